@@ -1,0 +1,26 @@
+# demo: the product on real history, with one command. test: everything that must hold. lint: how the code reads.
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kirolinter/target
+CARGO_FLAGS := --profile quick --locked
+
+.PHONY: help setup demo test lint clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install the Debian packages that the build needs, or say which
+	@scripts/setup.sh
+
+test: setup ## Run all tests
+	cargo build $(CARGO_FLAGS) --workspace --bins
+	cargo test $(CARGO_FLAGS) --workspace
+
+demo: setup ## Import real CI history, ask it, judge a model; DATA=file.csv MAPPING=file.yaml takes your own
+	@scripts/demo.sh
+
+lint: setup ## Check formatting and lints
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace
+
+clean: ## Remove what was built
+	cargo clean

@@ -1,0 +1,137 @@
+//! Who may use which route: a typed matrix, checked before any handler runs.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use kiro_ports::{AuditEntry, Principal, Role};
+use kiro_schemas::Secret;
+
+use crate::{Error, Result, Shared, open_tenant};
+
+/// Who a route lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone: it tells nothing about data, or verifies by itself (webhooks).
+    Open,
+    /// Tokens that permit this role.
+    Needs(Role),
+}
+
+/// One route.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The method.
+    pub method: &'static str,
+    /// The path, with `{names}`.
+    pub path: &'static str,
+    /// Who it lets in.
+    pub access: Access,
+    /// What it does, for the `OpenAPI` description.
+    pub summary: &'static str,
+}
+
+const fn route(method: &'static str, path: &'static str, access: Access, summary: &'static str) -> Route {
+    Route { method, path, access, summary }
+}
+
+/// All routes. A route that is not here is refused, whatever the router knows.
+pub const ROUTES: &[Route] = &[
+    route("GET", "/healthz", Access::Open, "Whether the process runs"),
+    route("GET", "/readyz", Access::Open, "Whether it is ready to serve, and why not"),
+    route("GET", "/openapi.json", Access::Open, "This description"),
+    route("GET", "/metrics", Access::Needs(Role::Viewer), "Metrics in the Prometheus text format"),
+    route("POST", "/webhooks/{platform}", Access::Open, "A platform's webhook; verified by its signature"),
+    route("POST", "/api/v1/events", Access::Needs(Role::Ingest), "Events: CloudEvents (single, batch, binary) or native JSON lines"),
+    route("POST", "/api/v1/query", Access::Needs(Role::Viewer), "One read-only SQL statement"),
+    route("GET", "/api/v1/tables", Access::Needs(Role::Viewer), "The tables and their columns"),
+    route("POST", "/api/v1/risk", Access::Needs(Role::Viewer), "The risk of a run or deployment, with its reasons"),
+    route("GET", "/api/v1/gates", Access::Needs(Role::Viewer), "The gates"),
+    route("POST", "/api/v1/gates/evaluate", Access::Needs(Role::Developer), "A gate's decision, with its evidence"),
+    route("POST", "/api/v1/imports", Access::Needs(Role::Operator), "Begins or resumes an import"),
+    route("GET", "/api/v1/imports/{id}", Access::Needs(Role::Operator), "How an import stands"),
+    route("PUT", "/api/v1/imports/{id}/bytes", Access::Needs(Role::Operator), "Bytes of an import, from `offset` on"),
+    route("GET", "/api/v1/tokens", Access::Needs(Role::Admin), "The tokens of the tenant"),
+    route("POST", "/api/v1/tokens", Access::Needs(Role::Admin), "Creates a token; its text is shown once"),
+    route("DELETE", "/api/v1/tokens/{name}", Access::Needs(Role::Admin), "Revokes a token"),
+    route("POST", "/api/v1/models/evaluate", Access::Needs(Role::Operator), "Trains and judges the model now"),
+    route("POST", "/api/v1/dead-letters/replay", Access::Needs(Role::Operator), "Appends dead letters again"),
+    route("POST", "/api/v1/settle", Access::Needs(Role::Viewer), "Waits until what was appended before can be queried"),
+    route("GET", "/api/v1/status", Access::Needs(Role::Viewer), "How the process is"),
+];
+
+/// Lets a request through to its route, or refuses and audits it.
+pub(crate) async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    match admit(&state, &head).await {
+        Ok(principal) => {
+            if let Some(principal) = principal {
+                head.extensions.insert(principal);
+            }
+            next.run(Request::from_parts(head, body)).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn admit(state: &Shared, request: &Parts) -> Result<Option<Principal>> {
+    let path = request.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let method = if request.method == Method::HEAD { "GET" } else { request.method.as_str() };
+    let Some(route) = ROUTES.iter().find(|r| r.path == path && r.method == method) else {
+        return Err(Error::NoRoute { path: request.uri.path().to_owned() });
+    };
+    let Access::Needs(needed) = route.access else { return Ok(None) };
+    let action = format!("{} {}", route.method, route.path);
+    let Some(principal) = identify(state, request).await? else {
+        refuse(state, None, &action, "no valid token").await;
+        return Err(Error::Unauthenticated);
+    };
+    if !principal.role.permits(needed) {
+        refuse(state, Some(&principal), &action, "the role does not permit it").await;
+        return Err(Error::Forbidden { needed, has: principal.role });
+    }
+    Ok(Some(principal))
+}
+
+async fn identify(state: &Shared, request: &Parts) -> Result<Option<Principal>> {
+    let header = request.headers.get(axum::http::header::AUTHORIZATION);
+    let Some(header) = header else {
+        let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
+        let is_loopback = peer.is_some_and(|ConnectInfo(at)| at.ip().to_canonical().is_loopback());
+        // A proxy in front makes every caller look local: a forwarded request is never let in without a token.
+        let is_forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"].iter().any(|name| request.headers.contains_key(*name));
+        let is_open = state.config.loopback_open && is_loopback && !is_forwarded && is_local_host(request);
+        return Ok(is_open.then(|| Principal { name: "loopback".into(), tenant: open_tenant(), role: Role::Admin }));
+    };
+    let Some(token) = header.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")) else { return Ok(None) };
+    Ok(state.ports.tokens.verify(&Secret::new(token.trim()), state.ports.clock.now()).await?)
+}
+
+/// Refuses names that a browser was made to resolve to loopback (DNS rebinding), and pages of other origins.
+fn is_local_host(request: &Parts) -> bool {
+    let host = request.headers.get(axum::http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+    let name = if host.starts_with('[') {
+        host.split(']').next().unwrap_or(host).trim_start_matches('[')
+    } else {
+        host.split(':').next().unwrap_or(host)
+    };
+    let is_local = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_local && !request.headers.contains_key("origin")
+}
+
+async fn refuse(state: &Shared, who: Option<&Principal>, action: &str, reason: &str) {
+    state.telemetry.refused.inc();
+    let entry = AuditEntry {
+        tenant: who.map_or_else(open_tenant, |p| p.tenant.clone()),
+        actor: who.map_or_else(|| "-".to_owned(), |p| p.name.clone()),
+        action: action.to_owned(),
+        object: String::new(),
+        refused: Some(reason.to_owned()),
+    };
+    if let Err(error) = state.ports.audit.record(entry).await {
+        tracing::error!(%error, "cannot write the audit log");
+    }
+}

@@ -1,0 +1,237 @@
+//! The routes, each of them a few lines around a port.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Extension, Json, Router};
+use kiro_ports::{AuditEntry, GateRequest, Headers, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
+use kiro_schemas::{Micros, Tenant};
+use kiro_tables::{Table, TableShape};
+use prometheus::TextEncoder;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::encode::{self, Form};
+use crate::{Error, Result, Shared, openapi};
+
+/// The router without its layers.
+pub(crate) fn all() -> Router<Shared> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready_show))
+        .route("/openapi.json", get(|| async { Json(openapi::description()) }))
+        .route("/metrics", get(metrics_show))
+        .route("/webhooks/{platform}", post(webhook_take))
+        .route("/api/v1/events", post(events_take))
+        .route("/api/v1/query", post(query_answer))
+        .route("/api/v1/tables", get(tables_list))
+        .route("/api/v1/risk", post(risk_assess))
+        .route("/api/v1/gates", get(gates_list))
+        .route("/api/v1/gates/evaluate", post(gate_evaluate))
+        .route("/api/v1/imports", post(import_begin))
+        .route("/api/v1/imports/{id}", get(import_show))
+        .route("/api/v1/imports/{id}/bytes", put(import_receive))
+        .route("/api/v1/tokens", get(tokens_list).post(token_create))
+        .route("/api/v1/tokens/{name}", delete(token_revoke))
+        .route("/api/v1/models/evaluate", post(model_evaluate))
+        .route("/api/v1/dead-letters/replay", post(dead_letters_replay))
+        .route("/api/v1/settle", post(settle))
+        .route("/api/v1/status", get(status_show))
+        .fallback(|uri: axum::http::Uri| async move { Error::NoRoute { path: uri.path().to_owned() } })
+}
+
+/// Reads a JSON body, naming the place of what is wrong.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| Error::BadRequest { what: format!("the body is not the JSON that is expected: {e}") })
+}
+
+fn plain(headers: &HeaderMap) -> Headers {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
+}
+
+async fn ready_show(State(state): State<Shared>) -> Response {
+    match state.ports.operations.ready().await {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn metrics_show(State(state): State<Shared>) -> Result<Response> {
+    let text = TextEncoder::new().encode_to_string(&state.ports.registry.gather())?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+async fn webhook_take(State(state): State<Shared>, Path(platform): Path<String>, headers: HeaderMap, body: Bytes) -> Result<Response> {
+    let appended = state.ports.intake.webhook(&platform, &plain(&headers), body).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": appended}))).into_response())
+}
+
+async fn events_take(
+    State(state): State<Shared>,
+    Extension(who): Extension<Principal>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response> {
+    let accepted = state.ports.intake.post(&who.tenant, &plain(&headers), body).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": accepted}))).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryBody {
+    sql: String,
+    #[serde(default)]
+    as_of: Option<Micros>,
+    #[serde(default)]
+    parameters: Vec<Option<String>>,
+}
+
+async fn query_answer(
+    State(state): State<Shared>,
+    Extension(who): Extension<Principal>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response> {
+    let query: QueryBody = read(&body)?;
+    let form = Form::accepted(headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*"));
+    let mut request = SqlRequest::new(who.tenant, query.sql);
+    request.as_of = query.as_of;
+    request.parameters = query.parameters;
+    encode::respond(state.ports.sql.clone().query(request).await?, form).await
+}
+
+async fn tables_list() -> Json<Value> {
+    let tables: Vec<Value> = Table::all()
+        .iter()
+        .map(|table| {
+            let is_shown = |name: &str| !(table.shape == TableShape::Versions && name == "_rev");
+            let columns: Vec<Value> = table
+                .columns
+                .iter()
+                .filter(|c| is_shown(c.name))
+                .map(|c| json!({"name": c.name, "type": format!("{:?}", c.kind).to_lowercase(), "nullable": c.nullable, "doc": c.doc}))
+                .collect();
+            json!({"name": table.name, "doc": table.doc, "columns": columns})
+        })
+        .collect();
+    Json(json!({ "tables": tables }))
+}
+
+async fn risk_assess(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let request: RiskRequest = read(&body)?;
+    Ok(Json(state.ports.assessor.assess(&who, request).await?).into_response())
+}
+
+async fn gates_list(State(state): State<Shared>) -> Json<Value> {
+    Json(json!({ "gates": state.ports.decider.gates() }))
+}
+
+async fn gate_evaluate(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let request: GateRequest = read(&body)?;
+    Ok(Json(state.ports.decider.decide(&who, request).await?).into_response())
+}
+
+async fn import_begin(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let import: NewImport = read(&body)?;
+    let status = state.ports.imports.begin(&who, import).await?;
+    audit(&state, &who, "import.begin", &status.name).await?;
+    Ok(Json(status).into_response())
+}
+
+async fn import_show(State(state): State<Shared>, Extension(who): Extension<Principal>, Path(id): Path<String>) -> Result<Response> {
+    Ok(Json(state.ports.imports.status(&who, &id).await?).into_response())
+}
+
+#[derive(Deserialize)]
+struct ReceiveQuery {
+    offset: u64,
+}
+
+async fn import_receive(
+    State(state): State<Shared>,
+    Extension(who): Extension<Principal>,
+    Path(id): Path<String>,
+    Query(query): Query<ReceiveQuery>,
+    body: Bytes,
+) -> Result<Response> {
+    Ok(Json(state.ports.imports.receive(&who, &id, query.offset, body).await?).into_response())
+}
+
+async fn tokens_list(State(state): State<Shared>, Extension(who): Extension<Principal>) -> Result<Response> {
+    Ok(Json(json!({"tokens": state.ports.tokens.list(&who.tenant).await?})).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    name: String,
+    role: Role,
+    #[serde(default)]
+    tenant: Option<String>,
+    #[serde(default)]
+    expires_at: Option<Micros>,
+}
+
+async fn token_create(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let body: TokenBody = read(&body)?;
+    let tenant = body.tenant.map_or_else(|| who.tenant.clone(), Tenant::new);
+    // Only an admin of the default tenant, who runs the installation, may make tokens of other tenants.
+    if tenant != who.tenant && who.tenant != Tenant::default() {
+        return Err(Error::BadRequest { what: "tokens of another tenant are made by an admin of the default tenant".to_owned() });
+    }
+    if !kiro_schemas::id::is_tenant(tenant.as_str()) {
+        return Err(Error::BadRequest { what: format!("{:?} is no tenant: 1 to 64 of a-z, 0-9, - and _", tenant.as_str()) });
+    }
+    let token = NewToken { name: body.name.clone(), tenant: tenant.clone(), role: body.role, expires_at: body.expires_at };
+    let secret = state.ports.tokens.create(token, state.ports.clock.now()).await?;
+    audit(&state, &who, "token.create", &body.name).await?;
+    let answer = json!({"name": body.name, "tenant": tenant, "role": body.role, "token": secret.expose()});
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+async fn token_revoke(State(state): State<Shared>, Extension(who): Extension<Principal>, Path(name): Path<String>) -> Result<Response> {
+    let was_there = state.ports.tokens.revoke(&who.tenant, &name).await?;
+    audit(&state, &who, "token.revoke", &name).await?;
+    Ok(if was_there { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }.into_response())
+}
+
+async fn model_evaluate(State(state): State<Shared>, Extension(who): Extension<Principal>) -> Result<Response> {
+    audit(&state, &who, "model.evaluate", "").await?;
+    Ok(Json(state.ports.operations.evaluate_model(&who).await?).into_response())
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ReplayBody {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn dead_letters_replay(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let request: ReplayBody = if body.is_empty() { ReplayBody::default() } else { read(&body)? };
+    audit(&state, &who, "dead_letters.replay", &request.reason).await?;
+    let replayed = state.ports.operations.replay_dead_letters(&who, &request.reason).await?;
+    Ok(Json(json!({ "replayed": replayed })).into_response())
+}
+
+async fn settle(State(state): State<Shared>) -> Result<Response> {
+    state.ports.operations.settle().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn status_show(State(state): State<Shared>) -> Json<Value> {
+    Json(state.ports.operations.status().await)
+}
+
+async fn audit(state: &Shared, who: &Principal, action: &str, object: &str) -> Result<()> {
+    let entry = AuditEntry {
+        tenant: who.tenant.clone(),
+        actor: who.name.clone(),
+        action: action.to_owned(),
+        object: object.to_owned(),
+        refused: None,
+    };
+    Ok(state.ports.audit.record(entry).await?)
+}

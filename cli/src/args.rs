@@ -1,0 +1,209 @@
+//! The command line as data.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Ask, feed and run a `KiroLinter` DevOps server.
+#[derive(Debug, Parser)]
+#[command(name = "kirolinter", version, about, after_help = "Every command also works as `kirolinter devops <command>`.")]
+pub(crate) struct Cli {
+    /// Address of the server.
+    #[arg(long, global = true, env = "KIROLINTER_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+    /// Token; better given by the environment, where other users do not see it.
+    #[arg(long, global = true, env = "KIROLINTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Form of the output.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Seconds to wait for an answer.
+    #[arg(long, global = true, default_value_t = 60)]
+    pub(crate) timeout: u64,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Forms of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// One JSON object a row.
+    Ndjson,
+    /// Comma-separated rows.
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask a gate for its decision.
+    Gate(GateArgs),
+    /// Ask how likely the next run or a deployment fails, and why.
+    Risk(RiskArgs),
+    /// Ask in SQL.
+    Query {
+        /// One read-only statement; `-` reads it from standard input.
+        sql: String,
+        /// Only rows that the log had taken by then (RFC 3339).
+        #[arg(long)]
+        as_of: Option<String>,
+    },
+    /// Import a CSV or JSON file by a mapping file; a repeated import resumes and counts nothing twice.
+    Import {
+        /// The file: CSV, or JSON (one document, or one object a line).
+        file: PathBuf,
+        /// The mapping file.
+        #[arg(long, short)]
+        mapping: PathBuf,
+        /// `csv` or `json`; from the file's name when absent.
+        #[arg(long = "as")]
+        kind: Option<String>,
+    },
+    /// Send events.
+    Events {
+        #[command(subcommand)]
+        command: EventsCommand,
+    },
+    /// List the tables and their columns.
+    Tables {
+        /// Only this table, with its columns.
+        name: Option<String>,
+    },
+    /// Models: which there are, how good they are.
+    Models {
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+    /// Records that could not be decoded.
+    DeadLetters {
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
+    /// Tokens.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// How the server is.
+    Status,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GateArgs {
+    /// Type of the gate: pre-commit, pre-merge, pre-deploy or post-deploy.
+    #[arg(long = "type")]
+    pub(crate) gate_type: Option<String>,
+    /// Name of the gate; needed when there are several of the type.
+    #[arg(long)]
+    pub(crate) gate: Option<String>,
+    /// A parameter of the gate; may be given several times.
+    #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) parameters: Vec<(String, String)>,
+    /// What the risk criterion assesses.
+    #[command(flatten)]
+    pub(crate) risk: RiskScope,
+    /// Two calls with the same key are one decision.
+    #[arg(long)]
+    pub(crate) idempotency_key: Option<String>,
+    /// Exit with 1 when the status is failed, with 3 when it failed because the gate is inconclusive.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct RiskScope {
+    /// Repository or service, as in `source` of the tables.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Pipeline.
+    #[arg(long)]
+    pub(crate) pipeline: Option<String>,
+    /// What starts the run: push, `pull_request`, ….
+    #[arg(long)]
+    pub(crate) trigger: Option<String>,
+    /// Moment of prediction (RFC 3339); now when absent.
+    #[arg(long)]
+    pub(crate) at: Option<String>,
+    /// A numeric attribute of the change; may be given several times.
+    #[arg(long = "attribute", short = 'a', value_name = "NAME=NUMBER", value_parser = pair)]
+    pub(crate) attributes: Vec<(String, String)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RiskArgs {
+    #[command(flatten)]
+    pub(crate) scope: RiskScope,
+    /// Your name for what is assessed.
+    #[arg(long)]
+    pub(crate) deployment_id: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Send a file of native JSON lines, or of CloudEvents with --content-type.
+    Send {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+        /// Content type of the file.
+        #[arg(long, default_value = "application/x-ndjson")]
+        content_type: String,
+        /// Wait until the events can be queried.
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// The models that were trained, newest first.
+    List,
+    /// Train and judge now.
+    Evaluate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// The newest ones.
+    List,
+    /// Append them to the log again, after a fix.
+    Replay {
+        /// Only those whose reason begins so.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Create a token; its text is shown once.
+    Create {
+        /// Its name, which is also the user name for psql.
+        name: String,
+        /// ingest, viewer, developer, operator or admin.
+        #[arg(long)]
+        role: String,
+        /// Its tenant; yours when absent.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// When it ends to be valid (RFC 3339).
+        #[arg(long)]
+        expires_at: Option<String>,
+    },
+    /// List the tokens of your tenant.
+    List,
+    /// Revoke a token.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}

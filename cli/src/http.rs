@@ -1,0 +1,63 @@
+//! Requests to the server, with errors that say what to do.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::Value;
+
+use crate::args::Cli;
+
+/// The server as the commands see it.
+pub(crate) struct Server {
+    base: String,
+    token: Option<String>,
+    client: Client,
+}
+
+impl Server {
+    pub(crate) fn new(cli: &Cli) -> Result<Self> {
+        let client = Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(cli.timeout))
+            .user_agent(concat!("kirolinter/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { base: cli.server.trim_end_matches('/').to_owned(), token: cli.token.clone(), client })
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request; an answer that is no success is an error with the server's own words.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let response = request.send().await.with_context(|| {
+            format!("cannot reach the server at {} (is `kirolinterd up` running? set --server or KIROLINTER_SERVER)", self.base)
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        match serde_json::from_str::<Value>(&text) {
+            Ok(problem) => {
+                let detail = problem["detail"].as_str().unwrap_or(&text);
+                let code = problem["code"].as_str().unwrap_or("-");
+                bail!("{detail} [{code}, HTTP {}]", status.as_u16())
+            }
+            Err(_) => bail!("the server answered HTTP {}: {}", status.as_u16(), text.trim()),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
+        Ok(self.send(self.request(Method::GET, path)).await?.json().await?)
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        Ok(self.send(self.request(Method::POST, path).json(body)).await?.json().await?)
+    }
+}

@@ -1,0 +1,102 @@
+//! The settings of the Kafka client.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+
+/// Which cluster, and how to talk to it.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// Further properties of librdkafka, such as `security.protocol`; they may hold secrets, so they are never printed.
+    pub properties: Vec<(String, String)>,
+    /// Replicas of a topic that is created; -1 for what the brokers prefer.
+    pub replication: i32,
+    /// An append that is not acknowledged by then has failed.
+    pub append_timeout: Duration,
+    /// A question to a broker that is not answered by then has failed.
+    pub request_timeout: Duration,
+}
+
+impl KafkaConfig {
+    /// A cluster with default settings.
+    #[must_use]
+    pub fn new(brokers: impl Into<String>) -> Self {
+        let seconds = Duration::from_secs;
+        let (append_timeout, request_timeout) = (seconds(15), seconds(10));
+        Self { brokers: brokers.into(), properties: Vec::new(), replication: -1, append_timeout, request_timeout }
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "kirolinter").set("reconnect.backoff.max.ms", "2000");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    /// What the promises of the log need is set last, so that no property overrides it.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("topic.metadata.propagation.max.ms", "5000")
+            .set("message.timeout.ms", self.append_timeout.as_millis().to_string());
+        let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
+        if !given("linger.ms") && !given("queue.buffering.max.ms") {
+            config.set("linger.ms", "2");
+        }
+        config
+    }
+
+    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.base();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
+        if !given("group.protocol") && !given("partition.assignment.strategy") {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        config
+    }
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.properties.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("properties", &names)
+            .field("replication", &self.replication)
+            .field("append_timeout", &self.append_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KafkaConfig;
+
+    #[test]
+    fn properties_are_not_printed_and_override_no_promise() {
+        let mut config = KafkaConfig::new("a:1");
+        let given = [("sasl.password", "hunter2"), ("enable.auto.commit", "true"), ("acks", "0"), ("client.id", "mine")];
+        config.properties = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert_eq!(config.consumer("g").get("enable.auto.commit"), Some("false"));
+        assert_eq!(config.producer().get("acks"), Some("all"));
+        assert_eq!(config.producer().get("client.id"), Some("mine"));
+    }
+}

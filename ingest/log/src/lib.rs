@@ -1,0 +1,22 @@
+//! The event log: two adapters of [`EventLog`](kiro_ports::EventLog), Kafka and a folder on this machine.
+//!
+//! Must not know: events, tables, what a record's bytes mean, where settings come from.
+//!
+//! Entry points: [`EmbeddedLog::open`], [`KafkaLog::connect`]. Both pass the same suite (feature `conformance`).
+//!
+//! ```text
+//! append ─► EmbeddedLog (redb) │ KafkaLog (rdkafka) ─► durable, positions
+//!                  │
+//! consume ─► Assigned ─► starts from Assignment::start ─► Batch, Batch, … Gap stops a partition, Revoked ends it
+//! ```
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod embedded;
+mod error;
+mod gap;
+mod kafka;
+
+pub use embedded::{EmbeddedLog, EmbeddedOptions};
+pub use error::{Error, Result};
+pub use kafka::{KafkaConfig, KafkaLog};

@@ -1,0 +1,128 @@
+//! One record of the log to its events.
+//!
+//! How a record is read, first match: header `kiro-format` (a normaliser's, or `native`), `content-type:
+//! application/cloudevents…` (structured), `ce_…` or `ce-…` headers (binary), the topic's mapping, native JSON.
+
+use std::sync::Arc;
+
+use kiro_ports::{Headers, Normaliser, header};
+use kiro_schemas::Event;
+
+use crate::mapping::Mapping;
+
+pub mod cdevents;
+mod cloudevents;
+mod error;
+pub mod http;
+pub mod json;
+#[cfg(test)]
+mod tests;
+mod uri;
+
+pub use error::DecodeError;
+
+/// What a record may hold at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a record.
+    pub record_bytes: usize,
+    /// Levels of JSON.
+    pub depth: usize,
+    /// Attributes of an event.
+    pub attributes: usize,
+    /// Bytes of an attribute's name.
+    pub key_bytes: usize,
+    /// Bytes of an attribute's value, or of an id.
+    pub value_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { record_bytes: 1 << 20, depth: 64, attributes: 256, key_bytes: 256, value_bytes: 64 << 10 }
+    }
+}
+
+/// Turns records into events.
+#[derive(Debug)]
+pub struct Decoder {
+    normalisers: Vec<Arc<dyn Normaliser>>,
+    mappings: Vec<(String, Mapping)>,
+    limits: Limits,
+}
+
+impl Decoder {
+    /// A decoder with the usual limits. `mappings` are by topic.
+    #[must_use]
+    pub fn new(normalisers: Vec<Arc<dyn Normaliser>>, mappings: Vec<(String, Mapping)>) -> Self {
+        Self { normalisers, mappings, limits: Limits::default() }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The events of a record; none when a platform's payload says nothing that we keep.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says why the record is no event, and where.
+    pub fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
+        if bytes.len() > self.limits.record_bytes {
+            return Err(DecodeError::TooLarge { what: "record", size: bytes.len(), limit: self.limits.record_bytes });
+        }
+        let events = self.read(topic, headers, bytes)?;
+        for event in &events {
+            self.check(event)?;
+        }
+        Ok(events)
+    }
+
+    fn read<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
+        match header(headers, "kiro-format") {
+            Some("native") => return Ok(vec![self.native(bytes)?]),
+            Some(format) => return self.normalise(format, headers, bytes),
+            None => {}
+        }
+        if header(headers, "content-type").is_some_and(cloudevents::is_structured) {
+            return Ok(vec![cloudevents::structured(bytes, self.limits.depth)?]);
+        }
+        if cloudevents::is_binary(headers) {
+            return Ok(vec![cloudevents::binary(headers, bytes, self.limits.depth)?]);
+        }
+        if let Some((_, mapping)) = self.mappings.iter().find(|(name, _)| name == topic) {
+            let mut events = Vec::new();
+            for row in mapping.json_with_depth(bytes, self.limits.depth)? {
+                events.extend(row.map_err(|error| DecodeError::Mapping { reason: error.to_string() })?.events);
+            }
+            return Ok(events);
+        }
+        Ok(vec![self.native(bytes)?])
+    }
+
+    fn native<'a>(&self, bytes: &'a [u8]) -> Result<Event<'a>, DecodeError> {
+        // Native JSON is at most three levels deep by its shape; deeper input is refused at its first wrong token.
+        Ok(Event::from_json(bytes)?)
+    }
+
+    fn normalise<'a>(&self, format: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
+        let Some(normaliser) = self.normalisers.iter().find(|n| n.format() == format) else {
+            return Err(DecodeError::UnknownFormat { format: error::clip(format) });
+        };
+        normaliser.normalise(headers, bytes).map_err(|error| DecodeError::Platform { format: normaliser.format(), reason: error.reason })
+    }
+
+    fn check(&self, event: &Event<'_>) -> Result<(), DecodeError> {
+        let limits = &self.limits;
+        let most = |what, size, limit| if size > limit { Err(DecodeError::TooLarge { what, size, limit }) } else { Ok(()) };
+        most("number of attributes", event.attributes.len(), limits.attributes)?;
+        most("event id", event.id.len(), limits.value_bytes)?;
+        most("source", event.source.len(), limits.value_bytes)?;
+        most("subject id", event.subject_id.len(), limits.value_bytes)?;
+        for (key, value) in &event.attributes {
+            most("attribute name", key.len(), limits.key_bytes)?;
+            most("attribute value", value.len(), limits.value_bytes)?;
+        }
+        Ok(())
+    }
+}

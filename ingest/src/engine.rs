@@ -1,0 +1,148 @@
+//! The one pipeline of every role: log → decode → rows → tail → folds → commits, published as a [`View`](kiro_ports::View).
+//!
+//! ```text
+//! EventLog ─ poll ─► consumer ─ bounded channel ─► thread of the folds ─ rows, open ─► tail ─► View (ArcSwap)
+//!                        ▲ waits while the tail is full        │ dead letters          │
+//!                        └─────────────────────────────────────┘ quarantine            ▼ one committer a table
+//!                                                                              TableSink ─► snapshot ─► View
+//! ```
+//! A table's rows stay in the tail until a snapshot has them; snapshot and tail change in one swap.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiro_ports::{Clock, EventLog, Folding, Headers, TableSink, TableSource};
+use kiro_schemas::{Event, Tenant};
+
+mod assign;
+mod batches;
+mod commit;
+mod error;
+mod handle;
+mod load;
+mod quarantine;
+mod service;
+mod shared;
+mod table;
+mod window;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{EngineError, EngineResult};
+pub use handle::{EngineHandle, EngineStatus, PartitionStatus};
+pub use service::EngineService;
+
+use crate::telemetry::Telemetry;
+
+/// Turns the bytes of a record into events.
+pub trait Decode: Send + Sync {
+    /// The events of a record; none is no error.
+    ///
+    /// # Errors
+    /// Why the record is a dead letter, with the place.
+    fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String>;
+}
+
+/// What an engine does.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The topics to read.
+    pub topics: Vec<String>,
+    /// The consumer group; `None` reads all partitions alone.
+    pub group: Option<String>,
+    /// The name of the log in application ids.
+    pub cluster: String,
+    /// A table with rows is committed this often.
+    pub commit_interval: Duration,
+    /// A table without rows is committed this often, so that its offsets move.
+    pub idle_commit_interval: Duration,
+    /// A table with this many bytes is committed at once.
+    pub commit_bytes: usize,
+    /// The log is not read while the tail holds more.
+    pub tail_bytes: usize,
+    /// A poll brings at most this many bytes.
+    pub batch_bytes: usize,
+    /// Repeats are found among this many event ids.
+    pub dedupe_window: usize,
+    /// Whether `_events` tables, dead letters and gaps are committed.
+    pub commits_events: bool,
+    /// Whether the tables of the folds are committed.
+    pub commits_derived: bool,
+    /// Where the bytes of dead letters lie.
+    pub quarantine_dir: PathBuf,
+    /// The tenant of records that name none.
+    pub tenant: Tenant,
+}
+
+impl EngineConfig {
+    /// The defaults: everything is committed.
+    pub fn new(topics: Vec<String>, cluster: impl Into<String>, quarantine_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            topics,
+            group: None,
+            cluster: cluster.into(),
+            commit_interval: Duration::from_secs(2),
+            idle_commit_interval: Duration::from_mins(1),
+            commit_bytes: 64 << 20,
+            tail_bytes: 256 << 20,
+            batch_bytes: 4 << 20,
+            dedupe_window: 1_000_000,
+            commits_events: true,
+            commits_derived: true,
+            quarantine_dir: quarantine_dir.into(),
+            tenant: Tenant::default(),
+        }
+    }
+}
+
+/// What an engine needs.
+pub struct EnginePorts {
+    /// Where events come from.
+    pub log: Arc<dyn EventLog>,
+    /// Where rows go.
+    pub sink: Arc<dyn TableSink>,
+    /// Where rows are.
+    pub source: Arc<dyn TableSource>,
+    /// What is derived.
+    pub folding: Box<dyn Folding>,
+    /// Bytes to events.
+    pub decoder: Arc<dyn Decode>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the metrics are registered.
+    pub registry: prometheus::Registry,
+}
+
+impl std::fmt::Debug for EnginePorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnginePorts").field("log", &self.log).field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+/// Starts engines.
+#[derive(Debug)]
+pub struct Engine;
+
+impl Engine {
+    /// Reads where the tables stand and gives the service, still to be run, and its handle.
+    ///
+    /// # Errors
+    /// The lake does not answer, or the registry has the metrics already.
+    pub async fn start(config: EngineConfig, ports: EnginePorts) -> EngineResult<(EngineService, EngineHandle)> {
+        let telemetry = Telemetry::register(&ports.registry)?;
+        let outputs = ports.folding.outputs().iter().map(|table| table.name).collect();
+        let lake = (Arc::clone(&ports.sink), Arc::clone(&ports.source));
+        let shared = shared::Shared::open(&config, outputs, lake, telemetry).await?;
+        let handle = EngineHandle::new(Arc::clone(&shared), Arc::clone(&ports.log));
+        Ok((EngineService::new(config, ports, shared), handle))
+    }
+}
+
+impl Decode for crate::decode::Decoder {
+    fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String> {
+        Self::decode(self, topic, headers, bytes).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,167 @@
+//! Committers: one a table that we write, and one follower for those that others write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiro_ports::{Clock, Committed, Snapshot, TableSink, TableSource};
+use kiro_tables::Table;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::shared::Shared;
+use super::table::Cut;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Tries after the order to stop; what is not committed then is read from the log again.
+const LAST_TRIES: u32 = 3;
+
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sink: Arc<dyn TableSink>,
+    pub(super) source: Arc<dyn TableSource>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) index: usize,
+    pub(super) table: &'static Table,
+    pub(super) stop: CancellationToken,
+}
+
+impl Committer {
+    pub(super) async fn run(self, busy: Duration, idle: Duration) {
+        let full = Arc::clone(&self.shared.lock().tables[self.index].full);
+        let mut busy = interval_at(Instant::now() + busy, busy);
+        let mut idle = interval_at(Instant::now() + idle, idle);
+        busy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_due = tokio::select! {
+                () = self.stop.cancelled() => break,
+                _ = idle.tick() => true,
+                _ = busy.tick() => self.has_rows(),
+                () = full.notified() => self.has_rows(),
+            };
+            if is_due {
+                self.flush().await;
+            }
+        }
+        self.flush().await;
+    }
+
+    fn has_rows(&self) -> bool {
+        !self.shared.lock().tables[self.index].entries.is_empty()
+    }
+
+    /// Commits what is there, however often it has to be tried.
+    async fn flush(&self) {
+        while let Some(cut) = self.shared.cut(self.index) {
+            let began = self.clock.now();
+            let outcome = self.commit(&cut).await;
+            self.shared.telemetry.commit(self.clock.now().seconds_since(began));
+            match outcome {
+                Some(Committed::Done(_)) => {
+                    if let Some(snapshot) = self.snapshot(&cut).await {
+                        debug!(table = self.table.name, version = snapshot.version(), "committed");
+                        self.shared.done(self.index, &cut, snapshot);
+                    }
+                    return;
+                }
+                Some(Committed::Fenced(apps)) => {
+                    error!(table = self.table.name, ?apps, "another process commits these partitions; ours are stopped");
+                    self.shared.fence(self.index, &apps);
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn commit(&self, cut: &Cut) -> Option<Committed> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.sink.commit(self.table, cut.commit.clone()).await {
+                Ok(outcome) => return Some(outcome),
+                Err(error) => {
+                    self.shared.telemetry.commit_error(self.table.name);
+                    warn!(table = self.table.name, %error, "commit failed; trying again");
+                }
+            }
+            pauses.pause(&self.stop).await?;
+            if self.was_applied(cut).await {
+                return Some(Committed::Done(0));
+            }
+        }
+    }
+
+    /// An error can hide a commit that was applied: then the table stands where the commit leads.
+    async fn was_applied(&self, cut: &Cut) -> bool {
+        if cut.moves.is_empty() {
+            return false;
+        }
+        match self.sink.offsets(self.table).await {
+            Ok(offsets) => cut.commit.transactions.iter().all(|t| offsets.get(&t.app) == Some(&t.next)),
+            Err(_) => false,
+        }
+    }
+
+    /// The first snapshot that contains the commit.
+    async fn snapshot(&self, cut: &Cut) -> Option<Arc<dyn Snapshot>> {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.source.snapshot(self.table).await {
+                Ok(Some(snapshot)) if cut.commit.transactions.iter().all(|t| contains(snapshot.as_ref(), &t.app, t.next)) => {
+                    return Some(snapshot);
+                }
+                Ok(_) => warn!(table = self.table.name, "snapshot does not contain the commit yet; trying again"),
+                Err(error) => warn!(table = self.table.name, %error, "snapshot failed; trying again"),
+            }
+            pauses.pause(&self.stop).await?;
+        }
+    }
+}
+
+fn contains(snapshot: &dyn Snapshot, app: &str, next: i64) -> bool {
+    snapshot.offsets().get(app).is_some_and(|stands| *stands >= next)
+}
+
+/// Pauses that double; few of them after the order to stop.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    count: u32,
+    last: u32,
+}
+
+impl Pauses {
+    pub(super) async fn pause(&mut self, stop: &CancellationToken) -> Option<()> {
+        if stop.is_cancelled() {
+            self.last += 1;
+            if self.last > LAST_TRIES {
+                return None;
+            }
+            sleep(FIRST_PAUSE).await;
+            return Some(());
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.count.min(10)).min(LONGEST_PAUSE);
+        self.count += 1;
+        tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
+        Some(())
+    }
+}
+
+/// Takes the newest snapshots of the tables that others write.
+pub(super) async fn follow(shared: Arc<Shared>, source: Arc<dyn TableSource>, every: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = sleep(every) => {} }
+        let tables: Vec<_> = {
+            let inner = shared.lock();
+            let version = |s: &Option<Arc<dyn Snapshot>>| s.as_ref().map(|s| s.version());
+            inner.tables.iter().enumerate().filter(|(_, s)| !s.commits).map(|(at, s)| (at, s.table, version(&s.snapshot))).collect()
+        };
+        for (at, table, version) in tables {
+            match source.snapshot(table).await {
+                Ok(Some(snapshot)) if Some(snapshot.version()) != version => shared.follow(at, snapshot),
+                Ok(_) => {}
+                Err(error) => warn!(table = table.name, %error, "snapshot failed"),
+            }
+        }
+    }
+}

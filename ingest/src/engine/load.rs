@@ -1,0 +1,117 @@
+//! The start of the folds: what they derived before, then all events of the lake.
+
+use std::collections::HashSet;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use kiro_schemas::TopicPartition;
+use kiro_tables::{Table, TableShape};
+
+use super::batches;
+use super::window::Key;
+use super::worker::Worker;
+use super::{EngineError, EngineResult};
+
+/// Tables of events that are about ingest itself; folds do not see them.
+pub(super) const OWN: [&str; 2] = ["dead_letters", "ingest_gaps"];
+
+/// Seeds of the window: when recorded, what, where.
+type Seeds = Vec<(i64, Key, TopicPartition, i64)>;
+
+impl Worker {
+    /// Restores the folds and replays the lake into them.
+    pub(super) fn load(&mut self) -> EngineResult<()> {
+        for table in self.folding.outputs() {
+            let rows = self.scan(table)?;
+            for batch in batches::current(table, &rows).map_err(EngineError::rows(table.name))? {
+                if batch.num_rows() > 0 {
+                    self.folding.restore(table, &batch).map_err(EngineError::port("restore a fold"))?;
+                }
+            }
+        }
+        let mut seeds = Seeds::new();
+        for table in Table::all().iter().filter(|t| t.shape == TableShape::Events && !OWN.contains(&t.name)) {
+            for batch in self.scan(table)? {
+                self.seed(&mut seeds, &batch);
+                self.fold(table, batch)?;
+            }
+        }
+        seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);
+        let old = seeds.len().saturating_sub(self.config.dedupe_window);
+        for (_, key, at, offset) in seeds.drain(old..) {
+            let place = self.window.place(&at, offset, None);
+            self.window.is_repeat(key, place);
+        }
+        self.load_gaps()
+    }
+
+    fn scan(&self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
+        let rows = self.runtime.block_on(self.source.scan(table, &[])).map_err(EngineError::port("read a table"))?;
+        rows.iter().map(|batch| batches::conform(table, batch)).collect::<Result<_, _>>().map_err(EngineError::rows(table.name))
+    }
+
+    fn seed(&self, seeds: &mut Seeds, batch: &RecordBatch) {
+        let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_view_opt());
+        let int = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let recorded = batch.column_by_name("recorded_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let (Some(tenant), Some(source), Some(id), Some(topic)) = (text("tenant"), text("source"), text("event_id"), text("_topic")) else {
+            return;
+        };
+        let (Some(recorded), Some(partition), Some(offset)) = (recorded, int("_partition"), int("_offset")) else { return };
+        for row in 0..batch.num_rows() {
+            let key = Key::of(tenant.value(row), source.value(row), id.value(row));
+            let at = TopicPartition::new(topic.value(row), i32::try_from(partition.value(row)).unwrap_or(-1));
+            seeds.push((recorded.value(row), key, at, offset.value(row)));
+        }
+        let limit = self.config.dedupe_window.saturating_mul(2);
+        if seeds.len() > limit.max(1 << 16) {
+            seeds.sort_unstable_by_key(|(recorded_at, ..)| std::cmp::Reverse(*recorded_at));
+            seeds.truncate(self.config.dedupe_window);
+        }
+    }
+
+    fn load_gaps(&mut self) -> EngineResult<()> {
+        let Some(table) = Table::find("ingest_gaps") else { return Ok(()) };
+        for batch in self.scan(table)? {
+            let topic = batch.column_by_name("_topic").and_then(|c| c.as_string_view_opt());
+            let int = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let (Some(topic), Some(partition), Some(expected)) = (topic, int("_partition"), int("expected_offset")) else { continue };
+            for row in 0..batch.num_rows() {
+                let at = TopicPartition::new(topic.value(row), i32::try_from(partition.value(row)).unwrap_or(-1));
+                self.known_gaps.insert((at, expected.value(row)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the folds miss from the lake and from rows that are not in it yet.
+    pub(super) fn supply(&mut self) -> EngineResult<()> {
+        for missing in self.folding.missing() {
+            let Some(table) = Table::find(missing.table) else { continue };
+            let ids: HashSet<&str> = missing.ids.iter().map(String::as_str).collect();
+            // The tail first: what is committed meanwhile is then found in both, and folds do not mind.
+            let mut found: Vec<RecordBatch> = {
+                let inner = self.shared.lock();
+                let tail = inner.tables.iter().filter(|s| s.table.name == missing.table).flat_map(|s| &s.entries);
+                tail.map(|entry| entry.batch.rows.clone()).collect()
+            };
+            let staged = self.staged.rows.iter().filter(|(name, ..)| *name == missing.table);
+            found.extend(staged.map(|(_, _, batch)| batch.rows.clone()));
+            let mut matches = Vec::new();
+            for batch in &found {
+                matches.extend(batches::matching(batch, missing.column, &ids).map_err(EngineError::rows(table.name))?);
+            }
+            let lookup = self.source.lookup(table, missing.column, &missing.ids);
+            for batch in self.runtime.block_on(lookup).map_err(EngineError::port("look up events"))? {
+                matches.push(batches::conform(table, &batch).map_err(EngineError::rows(table.name))?);
+            }
+            for batch in matches {
+                let (due, _) = batches::split_due(batch, self.horizon()).map_err(EngineError::rows(table.name))?;
+                if let Some(due) = due {
+                    self.folding.supply(table, &due).map_err(EngineError::port("fold events"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! The running engine: consumer, thread of the folds, committers, and the order in which they end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kiro_ports::{EventLog, LogConsumer, Poll, PortError, Subscription, TableSink};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::assign::Start;
+use super::commit::{Committer, Pauses, follow};
+use super::shared::Shared;
+use super::worker::{Command, Worker};
+use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
+
+/// Batches between consumer and folds: enough that neither waits for the other, few enough to stay small beside the tail.
+const QUEUE: usize = 4;
+
+/// An engine that is to be run.
+#[derive(Debug)]
+pub struct EngineService {
+    config: EngineConfig,
+    ports: EnginePorts,
+    shared: Arc<Shared>,
+}
+
+impl EngineService {
+    pub(super) fn new(config: EngineConfig, ports: EnginePorts, shared: Arc<Shared>) -> Self {
+        Self { config, ports, shared }
+    }
+
+    /// Runs until cancelled: then it stops to consume, commits what it has, and returns.
+    ///
+    /// # Errors
+    /// A fold failed, or the lake did not answer while the folds were loaded.
+    pub async fn run(self, cancel: CancellationToken) -> EngineResult<()> {
+        let (config, shared) = (self.config.clone(), Arc::clone(&self.shared));
+        let (log, sink) = (Arc::clone(&self.ports.log), Arc::clone(&self.ports.sink));
+        let stop_commits = CancellationToken::new();
+        let committers = self.spawn_committers(&stop_commits);
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (ended, worker_end) = oneshot::channel();
+        let worker = Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone());
+        std::thread::Builder::new()
+            .name("kiro-folds".to_owned())
+            .spawn(move || {
+                let result = worker.run(queue);
+                drop(ended.send(result));
+            })
+            .map_err(EngineError::Thread)?;
+        info!(topics = ?config.topics, "engine started");
+        let mut consumer = Consumer { shared, config, log, commands, looked_at: None };
+        // The consumer ends when it is told to, or when the thread of the folds has hung up.
+        consumer.run(sink, &cancel).await;
+        drop(consumer);
+        let outcome = worker_end.await.unwrap_or(Err(EngineError::Ended("the thread of the folds")));
+        stop_commits.cancel();
+        let mut committers = committers;
+        let mut is_whole = true;
+        while let Some(ended) = committers.join_next().await {
+            is_whole &= ended.is_ok();
+        }
+        info!("engine stopped");
+        outcome?;
+        if is_whole { Ok(()) } else { Err(EngineError::Ended("a committer")) }
+    }
+
+    fn spawn_committers(&self, stop: &CancellationToken) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let tables: Vec<_> = self.shared.lock().tables.iter().enumerate().map(|(at, s)| (at, s.table, s.commits)).collect();
+        for (index, table, _) in tables.into_iter().filter(|(_, _, commits)| *commits) {
+            let committer = Committer {
+                shared: Arc::clone(&self.shared),
+                sink: Arc::clone(&self.ports.sink),
+                source: Arc::clone(&self.ports.source),
+                clock: Arc::clone(&self.ports.clock),
+                index,
+                table,
+                stop: stop.clone(),
+            };
+            tasks.spawn(committer.run(self.config.commit_interval, self.config.idle_commit_interval));
+        }
+        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.ports.source));
+        tasks.spawn(follow(shared, source, self.config.commit_interval, stop.clone()));
+        tasks
+    }
+}
+
+struct Consumer {
+    shared: Arc<Shared>,
+    config: EngineConfig,
+    log: Arc<dyn EventLog>,
+    commands: mpsc::Sender<Command>,
+    looked_at: Option<Instant>,
+}
+
+impl Consumer {
+    async fn run(&mut self, sink: Arc<dyn TableSink>, cancel: &CancellationToken) {
+        let Some(mut consumer) = self.begin(sink, cancel).await else { return };
+        let mut pauses = Pauses::default();
+        let mut reported = None::<Instant>;
+        while !cancel.is_cancelled() && !self.commands.is_closed() {
+            let commands = self.commands.clone();
+            let poll = tokio::select! {
+                () = cancel.cancelled() => return,
+                () = commands.closed() => return,
+                poll = self.next(consumer.as_mut()) => poll,
+            };
+            match poll {
+                Ok(poll) => {
+                    pauses = Pauses::default();
+                    if !self.pass(poll, cancel).await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "poll of the log failed; trying again");
+                    pauses.pause(cancel).await;
+                }
+            }
+            if reported.is_none_or(|at| at.elapsed() >= self.config.commit_interval) {
+                reported = Some(Instant::now());
+                let contained = self.shared.lock().contained();
+                if let Err(error) = consumer.report(&contained).await {
+                    warn!(%error, "offsets were not reported to the log");
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, sink: Arc<dyn TableSink>, cancel: &CancellationToken) -> Option<Box<dyn LogConsumer>> {
+        let mut pauses = Pauses::default();
+        let sink = self.config.group.as_ref().map(|_| sink);
+        let start = Arc::new(Start { shared: Arc::clone(&self.shared), sink, runtime: Handle::current() });
+        let (topics, group) = (self.config.topics.clone(), self.config.group.clone());
+        let subscription = Subscription { topics, group, max_batch_bytes: self.config.batch_bytes };
+        loop {
+            match self.log.consume(subscription.clone(), start.clone()).await {
+                Ok(consumer) => return Some(consumer),
+                Err(error) => warn!(%error, "the log cannot be consumed; trying again"),
+            }
+            pauses.pause(cancel).await;
+            if cancel.is_cancelled() {
+                return None;
+            }
+        }
+    }
+
+    async fn next(&self, consumer: &mut dyn LogConsumer) -> Result<Poll, PortError> {
+        self.shared.has_room().await;
+        consumer.poll().await
+    }
+
+    /// Passes on what a poll brought; `false` when nobody takes it any more.
+    async fn pass(&mut self, poll: Poll, cancel: &CancellationToken) -> bool {
+        let is_idle = matches!(poll, Poll::Idle);
+        let command = match poll {
+            Poll::Batch(batch) => Some(Command::Batch(batch)),
+            Poll::Gap(gap) => Some(Command::Gap(gap)),
+            Poll::Revoked(partitions) => Some(Command::Revoked(partitions)),
+            Poll::Assigned(_) => Some(Command::Assigned),
+            Poll::Idle => None,
+        };
+        if let Some(command) = command {
+            let sent = tokio::select! { () = cancel.cancelled() => return false, sent = self.commands.send(command) => sent };
+            if sent.is_err() {
+                return false;
+            }
+        }
+        let every = if is_idle && !self.shared.is_ready.load(Ordering::Acquire) { Duration::ZERO } else { Duration::from_secs(5) };
+        if self.looked_at.is_none_or(|at| at.elapsed() >= every) {
+            self.look().await;
+            self.looked_at = Some(Instant::now());
+        }
+        true
+    }
+
+    /// Looks where the log ends.
+    async fn look(&self) {
+        let mut is_level = self.shared.is_loaded();
+        for topic in &self.config.topics {
+            match self.log.watermarks(topic).await {
+                Ok(marks) => {
+                    let mut inner = self.shared.lock();
+                    for (at, mark) in marks {
+                        let next = inner.vector.next(&at);
+                        let Some(partition) = inner.partitions.get_mut(&at).filter(|p| p.is_owned) else { continue };
+                        partition.high = mark.high;
+                        // What is appended while it catches up does not move the goal: a busy log must not keep it from being ready.
+                        let goal = *partition.goal.get_or_insert(mark.high);
+                        is_level &= partition.stopped.is_some() || next >= goal;
+                        self.shared.telemetry.lag(&at.topic, at.partition, (mark.high - next).max(0));
+                    }
+                }
+                Err(error) => {
+                    is_level = false;
+                    warn!(topic, %error, "watermarks were not read");
+                }
+            }
+        }
+        if is_level && self.shared.lock().is_assigned {
+            self.shared.is_ready.store(true, Ordering::Release);
+        }
+    }
+}

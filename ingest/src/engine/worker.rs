@@ -1,0 +1,367 @@
+//! The thread of the folds: records to rows, rows to folds, both to the view.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use kiro_ports::{Clock, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
+use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
+use kiro_tables::{EventRows, Rows, Stamp, Table};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::load::OWN;
+use super::quarantine::Quarantine;
+use super::shared::{Publication, Shared};
+use super::table::Side;
+use super::window::{Key, Window};
+use super::{Decode, EngineConfig, EngineError, EngineResult, batches};
+
+/// Events further ahead of the clock are held back from the folds.
+const AHEAD: i64 = 5 * 60 * 1_000_000;
+/// The view is swapped at least this often while events come.
+const LONGEST_PAUSE: i64 = 50_000;
+/// How often events that were held back are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the consumer tells the folds, in order.
+#[derive(Debug)]
+pub(super) enum Command {
+    Batch(LogBatch),
+    Gap(Gap),
+    Revoked(Vec<TopicPartition>),
+    Assigned,
+}
+
+/// Where one partition is read, and below which offset each table has its rows already.
+#[derive(Debug)]
+struct Reading {
+    generation: u64,
+    next: i64,
+    floors: BTreeMap<&'static str, i64>,
+}
+
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: EngineConfig,
+    pub(super) folding: Box<dyn Folding>,
+    pub(super) decoder: Arc<dyn Decode>,
+    pub(super) source: Arc<dyn TableSource>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) runtime: Handle,
+    pub(super) stop: CancellationToken,
+    pub(super) window: Window,
+    pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
+    pub(super) staged: Publication,
+    state: State,
+}
+
+/// What is between two publications.
+#[derive(Debug, Default)]
+struct State {
+    readings: BTreeMap<TopicPartition, Reading>,
+    held: Vec<(&'static Table, Micros, RecordBatch)>,
+    /// Folds have seen something since they were asked.
+    is_changed: bool,
+    newest: Option<Micros>,
+    published_at: Micros,
+    pause: i64,
+}
+
+/// Rows of one batch of the log as they are put together.
+struct Draft<'b> {
+    rows: EventRows,
+    letters: Option<Rows>,
+    batch: &'b LogBatch,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, config: EngineConfig, ports: super::EnginePorts, stop: CancellationToken) -> Self {
+        let window = Window::new(config.dedupe_window);
+        Self {
+            shared,
+            config,
+            folding: ports.folding,
+            decoder: ports.decoder,
+            source: ports.source,
+            clock: ports.clock,
+            runtime: Handle::current(),
+            stop,
+            window,
+            known_gaps: HashSet::new(),
+            staged: Publication::default(),
+            state: State { is_changed: true, ..State::default() },
+        }
+    }
+
+    /// Works until the consumer hangs up.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
+        self.load()?;
+        self.shared.is_loaded.store(true, Ordering::Release);
+        loop {
+            let next = self.runtime.block_on(async { tokio::time::timeout(self.patience(), commands.recv()).await });
+            match next {
+                Ok(Some(command)) => self.handle(command)?,
+                Ok(None) => return self.publish(),
+                Err(_) => self.release()?,
+            }
+            while !self.is_due()
+                && let Ok(command) = commands.try_recv()
+            {
+                self.handle(command)?;
+            }
+            if self.is_due() || (commands.is_empty() && self.since() >= self.state.pause) {
+                self.publish()?;
+            }
+        }
+    }
+
+    pub(super) fn horizon(&self) -> Micros {
+        self.clock.now().plus(AHEAD)
+    }
+
+    /// Microseconds since the last publication; a clock that went backwards makes it due.
+    fn since(&self) -> i64 {
+        let since = self.clock.now().0 - self.state.published_at.0;
+        if since < 0 { LONGEST_PAUSE } else { since }
+    }
+
+    fn is_due(&self) -> bool {
+        self.since() >= LONGEST_PAUSE && !self.staged.moves.is_empty()
+    }
+
+    fn patience(&self) -> Duration {
+        if self.staged.moves.is_empty() { TICK } else { Duration::from_millis(5) }
+    }
+
+    fn handle(&mut self, command: Command) -> EngineResult<()> {
+        match command {
+            Command::Batch(batch) => self.take(&batch),
+            Command::Gap(gap) => self.gap(&gap),
+            Command::Revoked(partitions) => {
+                for at in partitions {
+                    self.state.readings.remove(&at);
+                }
+                Ok(())
+            }
+            Command::Assigned => Ok(()),
+        }
+    }
+
+    fn reading(&mut self, at: &TopicPartition) -> Option<(u64, i64)> {
+        let inner = self.shared.lock();
+        let generation = inner.generation(at)?;
+        if self.state.readings.get(at).is_none_or(|r| r.generation != generation) {
+            let events = inner.tables.iter().filter(|s| s.side == Side::Events);
+            let floors = events.map(|s| (s.table.name, s.committed.next(at))).collect();
+            self.state.readings.insert(at.clone(), Reading { generation, next: inner.vector.next(at), floors });
+        }
+        self.state.readings.get(at).map(|r| (r.generation, r.next))
+    }
+
+    /// Takes a batch of the log.
+    fn take(&mut self, batch: &LogBatch) -> EngineResult<()> {
+        let Some((generation, next)) = self.reading(&batch.at) else { return Ok(()) };
+        if batch.next <= next {
+            return Ok(());
+        }
+        if batch.start > next {
+            let reason = format!("the log gave offset {} where {next} was to come", batch.start);
+            return self.gap(&Gap { at: batch.at.clone(), expected: next, found: Some(batch.start), reason });
+        }
+        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
+        for record in batch.records.iter().filter(|r| r.offset >= next) {
+            kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
+            self.state.newest = self.state.newest.max(Some(record.recorded_at));
+            self.record(&mut draft, record)?;
+        }
+        let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
+        if let Some(letters) = draft.letters.as_mut().filter(|l| !l.is_empty()) {
+            made.push((OWN[0], letters.finish().map_err(EngineError::rows(OWN[0]))?));
+        }
+        for (name, rows) in made {
+            self.shared.telemetry.events(name, rows.num_rows());
+            let at = batch.at.clone();
+            self.staged.rows.push((name, generation, TailBatch { at, start: next, next: batch.next, rows: rows.clone() }));
+            if let Some(table) = Table::find(name).filter(|t| !OWN.contains(&t.name)) {
+                self.fold(table, rows)?;
+            }
+        }
+        if let Some(reading) = self.state.readings.get_mut(&batch.at) {
+            reading.next = batch.next;
+        }
+        self.staged.moves.push((batch.at.clone(), generation, batch.next));
+        Ok(())
+    }
+
+    fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
+        let batch = draft.batch;
+        let named = header(&record.headers, "kiro-tenant");
+        let tenant = match named {
+            None => self.config.tenant.clone(),
+            Some(name) if kiro_schemas::id::is_tenant(name) => Tenant::new(name),
+            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant"),
+        };
+        let Some(bytes) = record.value.as_ref().filter(|v| !v.is_empty()) else {
+            return self.dead_letter(
+                draft,
+                record,
+                if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" },
+            );
+        };
+        let decoder = Arc::clone(&self.decoder);
+        let events = match decoder.decode(&batch.at.topic, &record.headers, bytes) {
+            Ok(events) => events,
+            Err(reason) => return self.dead_letter(draft, record, &reason),
+        };
+        for (index, event) in events.iter().enumerate() {
+            if self.is_new(batch, record.offset, index, (&tenant, event)) {
+                let stamp = Stamp { tenant: &tenant, recorded_at: record.recorded_at, at: &batch.at, offset: record.offset };
+                draft.rows.push(event, stamp).map_err(EngineError::rows("events"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the event goes to its table: not if it came before, not if the table has this part of the log.
+    fn is_new(&mut self, batch: &LogBatch, offset: i64, index: usize, event: (&Tenant, &Event<'_>)) -> bool {
+        let (tenant, event) = event;
+        let place = self.window.place(&batch.at, offset, Some(index));
+        if self.window.is_repeat(Key::of(tenant.as_str(), &event.source, &event.id), place) {
+            self.shared.telemetry.repeat();
+            return false;
+        }
+        self.is_above(&batch.at, event.spec().events_table, offset)
+    }
+
+    fn is_above(&self, at: &TopicPartition, table: &str, offset: i64) -> bool {
+        self.state.readings.get(at).and_then(|r| r.floors.get(table)).is_none_or(|floor| offset >= *floor)
+    }
+
+    fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
+        let at = &draft.batch.at;
+        if !self.is_above(at, OWN[0], record.offset) {
+            return Ok(());
+        }
+        let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
+        let digest = Quarantine::digest(bytes);
+        let quarantine = Quarantine::new(&self.config.quarantine_dir);
+        while let Err(error) = quarantine.keep(&digest, bytes) {
+            error!(%digest, %error, "quarantine file cannot be written; ingestion waits");
+            if self.stop.is_cancelled() {
+                return Err(EngineError::Quarantine(error));
+            }
+            self.runtime.block_on(async {
+                tokio::select! { () = tokio::time::sleep(Duration::from_secs(1)) => {} () = self.stop.cancelled() => {} }
+            });
+        }
+        self.shared.telemetry.dead_letter();
+        let tenant = header(&record.headers, "kiro-tenant").filter(|t| kiro_schemas::id::is_tenant(t));
+        let row = [
+            Value::text(tenant.unwrap_or(self.config.tenant.as_str())),
+            Value::text(reason),
+            Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
+            Value::text(digest),
+            Value::Time(record.recorded_at),
+            Value::Time(record.recorded_at),
+            Value::text(&*at.topic),
+            Value::Int(i64::from(at.partition)),
+            Value::Int(record.offset),
+        ];
+        let Some(letters) = draft.letters.as_mut() else { return Ok(()) };
+        letters.push(&row).map_err(EngineError::rows(OWN[0]))
+    }
+
+    /// Folds rows of events that are due; keeps the others until they are.
+    pub(super) fn fold(&mut self, table: &'static Table, rows: RecordBatch) -> EngineResult<()> {
+        let (due, held) = batches::split_due(rows, self.horizon()).map_err(EngineError::rows(table.name))?;
+        if let Some(rows) = due {
+            self.folding.apply(table, &rows).map_err(EngineError::port("fold events"))?;
+            self.state.is_changed = true;
+        }
+        if let Some((earliest, rows)) = held {
+            self.state.held.push((table, earliest, rows));
+        }
+        Ok(())
+    }
+
+    /// Folds what was held back and is due now.
+    fn release(&mut self) -> EngineResult<()> {
+        let horizon = self.horizon();
+        let (due, held) = std::mem::take(&mut self.state.held).into_iter().partition(|(_, earliest, _)| *earliest <= horizon);
+        self.state.held = held;
+        let due: Vec<_> = due;
+        due.into_iter().try_for_each(|(table, _, rows)| self.fold(table, rows))
+    }
+
+    fn gap(&mut self, gap: &Gap) -> EngineResult<()> {
+        let Some((generation, _)) = self.reading(&gap.at) else { return Ok(()) };
+        error!(at = %gap.at, expected = gap.expected, found = gap.found, reason = gap.reason, "a part of the log is missing; partition stopped");
+        self.shared.telemetry.gap();
+        if self.known_gaps.insert((gap.at.clone(), gap.expected))
+            && let Some(table) = Table::find(OWN[1])
+        {
+            let now = self.clock.now();
+            let mut rows = Rows::new(table);
+            let row = [
+                Value::text(self.config.tenant.as_str()),
+                Value::text(gap.reason.as_str()),
+                Value::Int(gap.expected),
+                gap.found.map_or(Value::Null, Value::Int),
+                Value::Time(now),
+                Value::Time(now),
+                Value::text(&*gap.at.topic),
+                Value::Int(i64::from(gap.at.partition)),
+            ];
+            rows.push(&row).map_err(EngineError::rows(table.name))?;
+            let rows = rows.finish().map_err(EngineError::rows(table.name))?;
+            let batch = TailBatch { at: gap.at.clone(), start: gap.expected, next: gap.expected, rows };
+            self.staged.rows.push((table.name, generation, batch));
+        }
+        self.publish()?;
+        self.shared.stop(&gap.at, &gap.reason);
+        Ok(())
+    }
+
+    /// Whether the derived tables contain more of the log than the folds have seen: what they would emit is of the past.
+    fn is_behind(&self) -> bool {
+        let inner = self.shared.lock();
+        let next = |at: &TopicPartition| self.state.readings.get(at).map_or(inner.vector.next(at), |r| r.next);
+        let derived = inner.tables.iter().filter(|s| s.side == Side::Derived).flat_map(|s| s.committed.iter());
+        derived
+            .filter(|(at, stand)| *stand > next(at))
+            .any(|(at, _)| !inner.is_assigned || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
+    }
+
+    fn publish(&mut self) -> EngineResult<()> {
+        let began = self.clock.now();
+        if self.state.is_changed && !self.is_behind() {
+            self.supply()?;
+            let last = self.staged.moves.last().map(|(at, _, next)| (at.clone(), *next));
+            let (at, next) = last.unwrap_or_else(|| (TopicPartition::new(self.config.topics.first().map_or("", String::as_str), 0), 0));
+            let emitted = self.folding.emit(began).map_err(EngineError::port("take rows of the folds"))?;
+            let tail = |(table, rows): (&'static Table, RecordBatch)| (table.name, TailBatch { at: at.clone(), start: next, next, rows });
+            self.staged.derived = Some(emitted.into_iter().filter(|(_, rows)| rows.num_rows() > 0).map(tail).collect());
+            let open = self.folding.open(began).map_err(EngineError::port("take open subjects"))?;
+            self.staged.open = Some(open.into_iter().map(|(table, rows)| (table.name, rows)).collect());
+            self.state.is_changed = false;
+        } else if !self.state.is_changed && !self.staged.moves.is_empty() && !self.is_behind() {
+            self.staged.derived = Some(Vec::new());
+        }
+        let staged = std::mem::take(&mut self.staged);
+        if !staged.moves.is_empty() || !staged.rows.is_empty() || staged.derived.is_some() {
+            self.shared.publish(staged);
+        }
+        let now = self.clock.now();
+        if let Some(newest) = self.state.newest.take() {
+            self.shared.telemetry.freshness(now.seconds_since(newest));
+        }
+        self.state.pause = (4 * (now.0 - began.0)).clamp(0, LONGEST_PAUSE);
+        self.state.published_at = now;
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Other people's ears.
+
+pub mod webhook;

@@ -1,0 +1,21 @@
+//! Other people's APIs: webhooks in, triggers out. One folder a platform.
+//!
+//! Must not know: the event log, the lake, routes, the control store.
+//!
+//! Entry points: [`github::verify`] and [`github::GithubNormaliser`] (in), [`communication::webhook`] (signatures out), [`Deliverer`] (what
+//! waits in the outbox).
+//!
+//! ```text
+//! request ── verify (raw bytes) ──► log ── normalise ──► Event, Event, …
+//! outbox ── Deliverer ── sign, check the address ──► receiver ──► Sent::{Arrived, Transient, Permanent}
+//! ```
+
+pub mod communication;
+mod deliver;
+mod error;
+pub mod github;
+mod hmac256;
+pub mod outbound;
+
+pub use deliver::{Deliverer, Sent, Target};
+pub use error::{Error, Result};

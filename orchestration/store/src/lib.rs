@@ -1,0 +1,25 @@
+//! Decisions to disk: tokens, what still has to be sent, import jobs, settings.
+//!
+//! Must not know: HTTP, the event log, the lake, what is sent to whom.
+//!
+//! Entry points: [`Store::open`]; [`Store`] implements [`kiro_ports::Tokens`] and [`kiro_ports::Outbox`].
+//!
+//! ```text
+//! Store::open ── migrations ──► SQLite file (one process) | PostgreSQL (several)
+//!    ├── Tokens   SHA-256 of 256 random bits, SCRAM verifier
+//!    ├── Outbox   waiting ── due ──► waiting, later ── done | failed ──► done | dead
+//!    └── import jobs, settings
+//! ```
+
+mod error;
+mod jobs;
+mod outbox;
+mod schema;
+mod scram;
+mod store;
+mod tokens;
+
+pub use error::{Error, Result};
+pub use jobs::{ImportJob, ImportState};
+pub use outbox::{DeadDelivery, MAX_ATTEMPTS};
+pub use store::{Store, StoreConfig};

@@ -1,0 +1,245 @@
+//! The store on real files, and on a real PostgreSQL where one is named.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kiro_ports::{NewDelivery, NewToken, Outbox, Role, Tokens};
+use kiro_schemas::{FaultKind, Micros, Secret, Tenant};
+use kiro_store::{ImportJob, ImportState, MAX_ATTEMPTS, Store, StoreConfig};
+
+const NOW: Micros = Micros(1_795_426_800_000_000);
+
+async fn open(path: &Path) -> Store {
+    Store::open(StoreConfig::Sqlite(path.to_owned())).await.expect("a store")
+}
+
+fn token(name: &str, expires_at: Option<Micros>) -> NewToken {
+    NewToken { name: name.to_owned(), tenant: Tenant::default(), role: Role::Developer, expires_at }
+}
+
+fn delivery(key: &str) -> NewDelivery {
+    NewDelivery { key: key.to_owned(), tenant: Tenant::default(), target: "t".to_owned(), payload: format!("{{\"key\":\"{key}\"}}") }
+}
+
+fn job(id: &str, tenant: &str) -> ImportJob {
+    ImportJob {
+        id: id.to_owned(),
+        tenant: Tenant::new(tenant),
+        name: "history.csv".to_owned(),
+        state: ImportState::Running,
+        rows_done: 1,
+        bytes_done: 20,
+        bytes_total: None,
+        error: None,
+        updated_at: NOW,
+    }
+}
+
+async fn keys(store: &Store, now: Micros, retry_at: Micros) -> Vec<String> {
+    store.due(now, retry_at, 100).await.expect("due").into_iter().map(|due| due.delivery.key).collect()
+}
+
+/// What both kinds of store must do.
+async fn conforms(store: &Store) {
+    tokens_conform(store).await;
+    outbox_conforms(store).await;
+    jobs_conform(store).await;
+    assert_eq!(store.setting("a").await.expect("read"), None);
+    store.set_setting("a", "1", NOW).await.expect("written");
+    store.set_setting("a", "2", NOW).await.expect("written");
+    assert_eq!(store.setting("a").await.expect("read").as_deref(), Some("2"));
+}
+
+async fn tokens_conform(store: &Store) {
+    let (ours, theirs) = (Tenant::default(), Tenant::new("others"));
+    let text = store.create(token("ci", None), NOW).await.expect("created");
+    assert!(text.expose().starts_with("kiro_") && text.expose().len() == 48, "256 bits");
+    let who = store.verify(&text, NOW).await.expect("asked").expect("valid");
+    assert_eq!((who.name.as_str(), &who.tenant, who.role), ("ci", &ours, Role::Developer));
+    for wrong in ["", "kiro_", &text.expose()[..47], &format!("{}A", &text.expose()[..47]), &text.expose().to_uppercase()] {
+        if wrong != text.expose() {
+            assert_eq!(store.verify(&Secret::new(wrong), NOW).await.expect("asked"), None, "{wrong}");
+        }
+    }
+    assert_eq!(store.create(token("ci", None), NOW).await.expect_err("taken").kind, FaultKind::Conflict);
+    for name in ["", "a b", "ü", "x'; --", &"x".repeat(64)] {
+        assert_eq!(store.create(token(name, None), NOW).await.expect_err("a bad name").kind, FaultKind::Invalid, "{name}");
+    }
+    let brief = store.create(token("brief", Some(NOW.plus(10))), NOW).await.expect("created");
+    assert!(store.verify(&brief, NOW.plus(9)).await.expect("asked").is_some());
+    assert!(store.verify(&brief, NOW.plus(10)).await.expect("asked").is_none(), "expired");
+    assert!(store.scram("brief", NOW.plus(10)).await.expect("asked").is_none(), "expired");
+    let (who, verifier) = store.scram("ci", NOW).await.expect("asked").expect("there");
+    assert_eq!((who.name.as_str(), verifier.salted_password.len(), verifier.salt.len()), ("ci", 32, 16));
+    assert!(store.scram("nobody", NOW).await.expect("asked").is_none());
+    let names: Vec<_> = store.list(&ours).await.expect("listed").into_iter().map(|info| info.name).collect();
+    assert_eq!(names, ["brief", "ci"]);
+    assert!(store.list(&theirs).await.expect("listed").is_empty());
+    assert!(!store.revoke(&theirs, "ci").await.expect("asked"), "not theirs");
+    assert!(store.revoke(&ours, "ci").await.expect("asked"));
+    assert!(!store.revoke(&ours, "ci").await.expect("asked"));
+    assert!(store.verify(&text, NOW).await.expect("asked").is_none(), "revoked");
+}
+
+async fn outbox_conforms(store: &Store) {
+    for (at, key) in ["c", "a", "b", "a"].into_iter().enumerate() {
+        store.put(delivery(key), NOW.plus(i64::try_from(at).expect("small"))).await.expect("put");
+    }
+    assert_eq!(store.waiting().await.expect("counted"), 3, "the same key is put in once");
+    let (late, retry) = (NOW.plus(100), NOW.plus(200));
+    assert_eq!(keys(store, late, retry).await, ["c", "a", "b"], "oldest first");
+    assert!(keys(store, late, retry).await.is_empty(), "claimed");
+    let again = store.due(retry, NOW.plus(300), 1).await.expect("due");
+    assert_eq!((again.len(), again[0].attempts, again[0].delivery.key.as_str()), (1, 1, "c"), "its claimer never said how it went");
+    store.done("c", retry).await.expect("done");
+    store.failed("c", "late", Some(NOW)).await.expect("taken");
+    store.failed("a", "503", Some(NOW.plus(500))).await.expect("taken");
+    store.failed("b", "410", None).await.expect("taken");
+    assert!(keys(store, NOW.plus(499), NOW.plus(600)).await.is_empty());
+    assert_eq!(keys(store, NOW.plus(500), NOW.plus(600)).await, ["a"]);
+    assert_eq!(store.waiting().await.expect("counted"), 1);
+    let dead = store.dead_deliveries(&Tenant::default(), 10).await.expect("listed");
+    assert_eq!((dead.len(), dead[0].key.as_str(), dead[0].reason.as_str()), (1, "b", "410"));
+    store.put(delivery("c"), NOW).await.expect("put");
+    assert_eq!(store.waiting().await.expect("counted"), 1, "what arrived is not sent again");
+    assert_eq!(store.done("x", NOW).await.expect_err("unknown").kind, FaultKind::NotFound);
+    let mut tries = 0;
+    let mut at = NOW.plus(600);
+    while !keys(store, at, at.plus(1)).await.is_empty() {
+        tries += 1;
+        assert!(tries <= MAX_ATTEMPTS, "it is given up some time");
+        at = at.plus(1);
+    }
+    assert_eq!(store.dead_deliveries(&Tenant::default(), 10).await.expect("listed").len(), 2, "kept for inspection");
+    assert_eq!(store.prune_deliveries(NOW.plus(1000)).await.expect("pruned"), 1);
+}
+
+async fn jobs_conform(store: &Store) {
+    let mut ours = job("j1", "default");
+    store.put_import(&ours).await.expect("written");
+    assert_eq!(store.put_import(&job("j1", "others")).await.map_err(|e| e.to_string()), Err("no such import job: \"j1\"".to_owned()));
+    ours.state = ImportState::Failed;
+    (ours.rows_done, ours.bytes_total, ours.error) = (7, Some(40), Some("line 8".to_owned()));
+    ours.updated_at = NOW.plus(5);
+    store.put_import(&ours).await.expect("written");
+    store.put_import(&job("j2", "default")).await.expect("written");
+    assert_eq!(store.import(&ours.tenant, "j1").await.expect("read"), Some(ours.clone()));
+    assert_eq!(store.import(&Tenant::new("others"), "j1").await.expect("read"), None);
+    assert_eq!(store.imports(&ours.tenant, 10).await.expect("listed").iter().map(|j| j.id.as_str()).collect::<Vec<_>>(), ["j1", "j2"]);
+    let mut large = job("j3", "default");
+    large.rows_done = u64::MAX;
+    assert!(store.put_import(&large).await.is_err());
+}
+
+#[tokio::test]
+async fn sqlite_conforms_and_comes_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("deep/control.db");
+    let store = open(&path).await;
+    conforms(&store).await;
+    let text = store.create(token("kept", None), NOW).await.expect("created");
+    store.close().await;
+    let store = open(&path).await;
+    assert!(store.verify(&text, NOW).await.expect("asked").is_some());
+    let bytes = std::fs::read(&path).expect("a file");
+    let has = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    assert!(has(b"kept") && !has(text.expose().as_bytes()), "the token itself is not kept");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o077, 0, "only its owner reads it");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    open(&path).await.close().await;
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a pool");
+    sqlx::query("UPDATE kiro_schema SET version = 999").execute(&pool).await.expect("set");
+    pool.close().await;
+    let error = Store::open(StoreConfig::Sqlite(path)).await.expect_err("newer");
+    assert!(error.to_string().contains("999") && error.to_string().contains("newer program"), "{error}");
+}
+
+#[tokio::test]
+async fn no_database_and_no_place_are_errors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    std::fs::write(&path, "this is no database, and long enough to be looked at as one".repeat(100)).expect("written");
+    assert!(Store::open(StoreConfig::Sqlite(path.clone())).await.is_err());
+    assert!(Store::open(StoreConfig::Sqlite(path.join("below/a/file"))).await.is_err());
+    let nowhere = Secret::new("postgres://u:p@127.0.0.1:1/x");
+    let error = Store::open(StoreConfig::Postgres(nowhere)).await.expect_err("nobody listens");
+    assert!(!error.to_string().contains("u:p"), "{error}");
+}
+
+#[tokio::test]
+async fn many_claimers_share_and_never_both_get_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    let (one, two) = (open(&path).await, open(&path).await);
+    for key in 0..100 {
+        one.put(delivery(&format!("{key:03}")), NOW).await.expect("put");
+    }
+    let mut claims = Vec::new();
+    for at in 0..10 {
+        let store = if at % 2 == 0 { one.clone() } else { two.clone() };
+        claims.push(tokio::spawn(async move { store.due(NOW, NOW.plus(1), 15).await.expect("due") }));
+    }
+    let mut all = Vec::new();
+    for claim in claims {
+        all.extend(claim.await.expect("joined").into_iter().map(|due| due.delivery.key));
+    }
+    all.sort();
+    assert_eq!(all, (0..100).map(|key| format!("{key:03}")).collect::<Vec<_>>());
+}
+
+/// The other process of the test below: claims, says so, and waits for its end.
+#[tokio::test]
+async fn child_that_claims() {
+    let Some(path) = std::env::var_os("KIRO_STORE_CHILD") else { return };
+    let store = open(Path::new(&path)).await;
+    store.put(delivery("sent"), NOW).await.expect("put");
+    store.put(delivery("claimed"), NOW).await.expect("put");
+    assert_eq!(keys(&store, NOW, NOW.plus(50)).await.len(), 2);
+    store.done("sent", NOW).await.expect("done");
+    std::fs::write(Path::new(&path).with_extension("ready"), "").expect("written");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_claimer_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child_that_claims", "--nocapture"])
+        .env("KIRO_STORE_CHILD", &path)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a child");
+    let ready = path.with_extension("ready");
+    while !ready.exists() {
+        assert!(child.try_wait().expect("a state").is_none(), "the child ended");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let store = open(&path).await;
+    assert!(keys(&store, NOW.plus(49), NOW.plus(99)).await.is_empty(), "its claim still holds");
+    assert_eq!(keys(&store, NOW.plus(50), NOW.plus(99)).await, ["claimed"], "what was sent stays sent");
+}
+
+/// Needs an empty database: `KIRO_TEST_POSTGRES=postgres://…`.
+#[tokio::test]
+async fn postgres_conforms() {
+    let Some(url) = std::env::var_os("KIRO_TEST_POSTGRES") else {
+        eprintln!("\n*** NOT RUN: KIRO_TEST_POSTGRES names no database; PostgreSQL was not tested ***\n");
+        return;
+    };
+    let url = Secret::new(url.into_string().expect("text"));
+    let (one, two) = tokio::join!(Store::open(StoreConfig::Postgres(url.clone())), Store::open(StoreConfig::Postgres(url)));
+    conforms(&one.expect("a store")).await;
+    assert_eq!(two.expect("a second store").setting("a").await.expect("read").as_deref(), Some("2"));
+}

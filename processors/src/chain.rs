@@ -1,0 +1,147 @@
+//! The chain of folds as the engine sees it.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use kiro_ports::{Derived, Features, Folding, Missing, PortError};
+use kiro_schemas::Micros;
+use kiro_tables::Table;
+use tracing::debug;
+
+#[cfg(test)]
+mod tests;
+
+use crate::features::FeatureFold;
+use crate::hashing::Hashing;
+use crate::origin::Origins;
+use crate::pipeline_health::PipelineHealth;
+use crate::run::RunColumns;
+use crate::subjects::Subjects;
+use crate::versions::table_of;
+use crate::{Result, Shard};
+
+const RUNS: &str = "pipeline_runs";
+
+/// How the folds are set up.
+#[derive(Debug, Clone)]
+pub struct FoldConfig {
+    /// Attributes of runs that are features when they are finite numbers.
+    pub declared: Vec<String>,
+    /// How many final subjects of each kind are kept ready for corrections.
+    pub recent_subjects: usize,
+    /// Which part of the sources is folded.
+    pub shard: Shard,
+}
+
+impl Default for FoldConfig {
+    fn default() -> Self {
+        Self { declared: Vec::new(), recent_subjects: 100_000, shard: Shard::default() }
+    }
+}
+
+/// All folds, chained.
+#[derive(Debug)]
+pub struct Processors {
+    origins: Origins,
+    subjects: Vec<Subjects>,
+    columns: RunColumns,
+    health: PipelineHealth,
+    features: FeatureFold,
+}
+
+impl Processors {
+    /// Empty folds, and read access to the features beside them.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`](crate::Error::UnknownTable) when the contract lacks a table that is derived here.
+    pub fn new(config: FoldConfig) -> Result<(Self, Arc<dyn Features>)> {
+        let hashing = Hashing::default();
+        let features = FeatureFold::new(table_of("features")?, &hashing, config.declared);
+        let reader = features.reader();
+        let processors = Self {
+            origins: Origins::new(hashing.clone(), config.shard),
+            subjects: Subjects::all(&hashing, config.recent_subjects)?,
+            columns: RunColumns::of(table_of(RUNS)?),
+            health: PipelineHealth::new(table_of("pipeline_health")?, &hashing),
+            features,
+        };
+        Ok((processors, reader))
+    }
+
+    fn fold(&mut self, table: &'static Table, events: &RecordBatch, is_supplied: bool) -> Result<()> {
+        let Some(subjects) = self.subjects.iter_mut().find(|s| s.events_table().name == table.name) else { return Ok(()) };
+        let applied = subjects.apply(&mut self.origins, events, is_supplied);
+        let is_runs = subjects.versions.table.name == RUNS;
+        let (columns, health, features) = (&self.columns, &mut self.health, &mut self.features);
+        subjects.settle(&self.origins, |key, values, is_final| {
+            if is_runs {
+                let run = columns.read(values, is_final);
+                health.fold(key, &run);
+                features.fold(key, &run);
+            }
+        });
+        applied
+    }
+
+    fn restore_rows(&mut self, table: &'static Table, rows: &RecordBatch) -> Result<()> {
+        let shard = self.origins.shard();
+        if table.name == self.health.versions.table.name {
+            return self.health.versions.restore(rows, shard, |_, _| {});
+        }
+        if table.name == self.features.versions.table.name {
+            return self.features.versions.restore(rows, shard, |_, _| {});
+        }
+        let Some(subjects) = self.subjects.iter_mut().find(|s| s.versions.table.name == table.name) else { return Ok(()) };
+        let (columns, health, features) = (&self.columns, &mut self.health, &mut self.features);
+        subjects.versions.restore(rows, shard, |key, values| {
+            if table.name == RUNS {
+                let run = columns.read(values, true);
+                health.fold(key, &run);
+                features.fold(key, &run);
+            }
+        })
+    }
+
+    fn emit_rows(&mut self, recorded_at: Micros) -> Result<Vec<Derived>> {
+        let mut batches = Vec::new();
+        for subjects in &mut self.subjects {
+            batches.extend(subjects.emit(&self.origins, recorded_at)?);
+        }
+        batches.extend(self.health.emit(recorded_at)?);
+        batches.extend(self.features.emit(recorded_at)?);
+        debug!(rows = batches.iter().map(|(_, b)| b.num_rows()).sum::<usize>(), tables = batches.len(), "rows derived");
+        Ok(batches)
+    }
+}
+
+impl Folding for Processors {
+    fn outputs(&self) -> Vec<&'static Table> {
+        let own = [self.health.versions.table, self.features.versions.table];
+        self.subjects.iter().map(|s| s.versions.table).chain(own).collect()
+    }
+
+    fn restore(&mut self, table: &'static Table, rows: &RecordBatch) -> Result<(), PortError> {
+        self.restore_rows(table, rows).map_err(PortError::of)
+    }
+
+    fn apply(&mut self, table: &'static Table, events: &RecordBatch) -> Result<(), PortError> {
+        self.fold(table, events, false).map_err(PortError::of)
+    }
+
+    fn missing(&mut self) -> Vec<Missing> {
+        self.subjects.iter_mut().filter_map(|s| s.missing(&self.origins)).collect()
+    }
+
+    fn supply(&mut self, table: &'static Table, events: &RecordBatch) -> Result<(), PortError> {
+        self.fold(table, events, true).map_err(PortError::of)
+    }
+
+    fn emit(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError> {
+        self.emit_rows(recorded_at).map_err(PortError::of)
+    }
+
+    fn open(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError> {
+        let open = self.subjects.iter().filter_map(|s| s.open(&self.origins, recorded_at).transpose());
+        open.collect::<Result<Vec<_>>>().map_err(PortError::of)
+    }
+}

@@ -1,0 +1,31 @@
+//! Facts to insights: one fold a file.
+//!
+//! Must not know: the log, the lake, SQL, models, HTTP. It sees Arrow batches and gives Arrow batches.
+//!
+//! Entry points: [`Processors::new`] (the chain of folds, a [`Folding`](kiro_ports::Folding)) and the
+//! [`Features`](kiro_ports::Features) that it returns beside it.
+//!
+//! ```text
+//! `<table>_events` ──► subjects ──► rows of `<table>`
+//!                         │ runs that changed
+//!                         ├──► pipeline_health ──► rows of `pipeline_health`
+//!                         └──► features        ──► rows of `features`, Features::at
+//! ```
+//!
+//! The state is a function of the *set* of events. After a restart the owner restores what the derived tables hold,
+//! applies the events of all subjects that are in no table yet (they were open) and whatever is newer, and only then emits.
+
+mod chain;
+mod columns;
+mod error;
+mod features;
+mod hashing;
+mod origin;
+mod pipeline_health;
+mod run;
+mod subjects;
+mod versions;
+
+pub use chain::{FoldConfig, Processors};
+pub use error::{Error, Result};
+pub use origin::Shard;

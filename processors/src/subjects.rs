@@ -1,0 +1,316 @@
+//! The `subjects` fold: events of a subject to the one row that shows it as it stands.
+//!
+//! Open subjects and the recently final ones are kept with all that merging needs; of the others a digest is kept. An
+//! event for one of those makes the subject incomplete until all its events were supplied.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use hashbrown::HashTable;
+use kiro_ports::{Derived as Output, Missing};
+use kiro_schemas::subject::SPECS;
+use kiro_schemas::{Micros, SubjectSpec, Transition, Value};
+use kiro_tables::{Rows, Table, TableShape};
+
+mod events;
+mod merge;
+
+use crate::Result;
+use crate::hashing::Hashing;
+use crate::origin::{Origin, Origins};
+use crate::versions::{Versions, finish, push, table_of};
+use events::Events;
+use merge::{Derived, Fact, Merged, Stamp};
+
+#[derive(Debug)]
+struct Entry {
+    origin: usize,
+    id: Box<str>,
+    attempt: i64,
+    hash: u64,
+    /// The digest of its key in the table.
+    key: u128,
+    merged: Merged,
+    /// Whether all its events are in.
+    is_complete: bool,
+    /// Whether it is in `dirty`, in `changed`, in `incomplete`, counted as kept.
+    is_dirty: bool,
+    is_changed: bool,
+    is_waiting: bool,
+    is_kept: bool,
+    touched: u64,
+}
+
+/// The fold of one kind of subject.
+#[derive(Debug)]
+pub(crate) struct Subjects {
+    spec: &'static SubjectSpec,
+    events: &'static Table,
+    derived: Derived,
+    attempt: bool,
+    hashing: Hashing,
+    slots: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    index: HashTable<usize>,
+    dirty: Vec<usize>,
+    changed: Vec<usize>,
+    incomplete: Vec<usize>,
+    recent: VecDeque<(usize, u64)>,
+    kept: usize,
+    limit: usize,
+    clock: u64,
+    pub(crate) versions: Versions,
+}
+
+impl Subjects {
+    /// One fold for each kind of subject that has a table of its own.
+    pub(crate) fn all(hashing: &Hashing, limit: usize) -> Result<Vec<Self>> {
+        let mut folds = Vec::new();
+        for spec in SPECS {
+            let table = table_of(spec.table)?;
+            if table.shape == TableShape::Versions {
+                folds.push(Self::new(spec, table, hashing, limit)?);
+            }
+        }
+        Ok(folds)
+    }
+
+    fn new(spec: &'static SubjectSpec, table: &'static Table, hashing: &Hashing, limit: usize) -> Result<Self> {
+        Ok(Self {
+            spec,
+            events: table_of(spec.events_table)?,
+            derived: Derived::of(spec),
+            attempt: spec.column("attempt").is_some(),
+            hashing: hashing.clone(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            dirty: Vec::new(),
+            changed: Vec::new(),
+            incomplete: Vec::new(),
+            recent: VecDeque::new(),
+            kept: 0,
+            limit,
+            clock: 0,
+            versions: Versions::new(table, hashing.clone()),
+        })
+    }
+
+    /// The table of its events.
+    pub(crate) const fn events_table(&self) -> &'static Table {
+        self.events
+    }
+
+    /// Folds events. With `is_supplied` they are all events of the subjects that were missing, among others.
+    pub(crate) fn apply(&mut self, origins: &mut Origins, batch: &RecordBatch, is_supplied: bool) -> Result<()> {
+        let events = Events::read(self.spec, self.events, batch)?;
+        let mut recent = usize::MAX;
+        for row in 0..batch.num_rows() {
+            let subject = events.subject(row)?;
+            recent = origins.number(subject.tenant, subject.source, recent);
+            if !origins.get(recent).is_ours {
+                continue;
+            }
+            let found = self.find(recent, subject.id, subject.attempt);
+            if is_supplied && !found.is_some_and(|at| self.entry(at).is_some_and(|e| e.is_waiting)) {
+                continue;
+            }
+            let transition = events.transition(row).and_then(Transition::parse);
+            let place = transition.and_then(|t| self.spec.transitions.iter().position(|s| s.transition == t));
+            let step = place.map(|at| &self.spec.transitions[at]);
+            let stamp = Stamp {
+                time: subject.time,
+                rank: place.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0),
+                id: subject.event_id.into(),
+                known_at: subject.known_at,
+            };
+            let fact = Fact { stamp: Arc::new(stamp), is_final: step.is_some_and(|s| s.is_final) };
+            let at = found.unwrap_or_else(|| self.insert(origins, recent, subject.id, subject.attempt, &fact));
+            let implied = step.and_then(|s| s.sets).and_then(|name| self.spec.field(name));
+            self.merge(at, &fact, &events, (row, implied), is_supplied);
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, at: usize, fact: &Fact, events: &Events, (row, implied): (usize, Option<usize>), is_supplied: bool) {
+        self.clock += 1;
+        let Some(entry) = self.slots[at].as_mut() else { return };
+        entry.merged.touch(fact);
+        for (field, column) in &events.fields {
+            let value = column.value(row);
+            if value.is_null() && implied == Some(*field) {
+                entry.merged.set(*field, fact, Value::Time(Micros(fact.stamp.time)));
+            } else {
+                entry.merged.set(*field, fact, value);
+            }
+        }
+        for (key, value) in events.attributes.pairs(row) {
+            entry.merged.set_attribute(fact, key, value);
+        }
+        entry.is_complete |= is_supplied;
+        entry.touched = self.clock;
+        if !entry.is_dirty {
+            entry.is_dirty = true;
+            self.dirty.push(at);
+        }
+        if !entry.is_complete && !entry.is_waiting {
+            entry.is_waiting = true;
+            self.incomplete.push(at);
+        }
+        if !entry.is_kept && (entry.merged.is_final() || !entry.is_complete) {
+            entry.is_kept = true;
+            self.kept += 1;
+        }
+    }
+
+    fn find(&self, origin: usize, id: &str, attempt: i64) -> Option<usize> {
+        let hash = self.hashing.of((origin, attempt, id));
+        let is_it = |at: &usize| self.entry(*at).is_some_and(|e| e.origin == origin && e.attempt == attempt && &*e.id == id);
+        self.index.find(hash, is_it).copied()
+    }
+
+    fn insert(&mut self, origins: &Origins, origin: usize, id: &str, attempt: i64, fact: &Fact) -> usize {
+        let hash = self.hashing.of((origin, attempt, id));
+        let from = origins.get(origin);
+        let mut key = vec![Value::text(&*from.tenant), Value::text(&*from.source), Value::text(id)];
+        if self.attempt {
+            key.push(Value::Int(attempt));
+        }
+        let key = self.hashing.key(key.iter());
+        let entry = Entry {
+            origin,
+            id: id.into(),
+            attempt,
+            hash,
+            key,
+            merged: Merged::new(self.spec.columns.len(), fact),
+            is_complete: !self.versions.contains(key),
+            is_dirty: false,
+            is_changed: false,
+            is_waiting: false,
+            is_kept: false,
+            touched: 0,
+        };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[at] = Some(entry);
+        let slots = &self.slots;
+        self.index.insert_unique(hash, at, |i| slots[*i].as_ref().map_or(0, |e| e.hash));
+        at
+    }
+
+    fn entry(&self, at: usize) -> Option<&Entry> {
+        self.slots[at].as_ref()
+    }
+
+    /// The values of a subject's row, in the order of its table, without `recorded_at` and `_rev`.
+    fn values<'a>(&self, entry: &'a Entry, origin: &'a Origin) -> Vec<Value<'a>> {
+        let mut row = Vec::with_capacity(self.spec.columns.len() + 7);
+        row.extend([Value::text(&*origin.tenant), Value::text(&*origin.source)]);
+        let ids = |at: usize| match self.spec.columns[at].role {
+            kiro_schemas::Role::Id => Some(Value::text(&*entry.id)),
+            kiro_schemas::Role::Attempt => Some(Value::Int(entry.attempt)),
+            kiro_schemas::Role::Field => None,
+        };
+        entry.merged.push_values(&self.derived, ids, &mut row);
+        row
+    }
+
+    /// Tells which subjects changed since the last call, as far as they are complete: key, values, whether final.
+    pub(crate) fn settle(&mut self, origins: &Origins, mut each: impl FnMut(u128, &[Value<'_>], bool)) {
+        for at in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.slots[at].as_mut() else { continue };
+            entry.is_dirty = false;
+            let is_final = entry.merged.is_final();
+            if is_final || !entry.is_complete {
+                self.recent.push_back((at, entry.touched));
+            }
+            if !entry.is_complete {
+                continue;
+            }
+            if is_final && !entry.is_changed {
+                entry.is_changed = true;
+                self.changed.push(at);
+            }
+            let Some(entry) = self.entry(at) else { continue };
+            each(entry.key, &self.values(entry, origins.get(entry.origin)), is_final);
+        }
+    }
+
+    /// The subjects whose events are needed: those that would change.
+    pub(crate) fn missing(&mut self, origins: &Origins) -> Option<Missing> {
+        let mut ids = Vec::new();
+        for at in std::mem::take(&mut self.incomplete) {
+            let Some(entry) = self.entry(at) else { continue };
+            if entry.is_complete || self.versions.is_current(entry.key, &self.values(entry, origins.get(entry.origin))) {
+                if let Some(entry) = self.slots[at].as_mut() {
+                    entry.is_waiting = false;
+                }
+                continue;
+            }
+            ids.push(entry.id.to_string());
+            self.incomplete.push(at);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        (!ids.is_empty()).then(|| Missing { table: self.events.name, column: self.spec.id_column(), ids })
+    }
+
+    /// Ends a supply: subjects that got all their events are no longer missing.
+    pub(crate) fn end_wait(&mut self) {
+        let slots = &mut self.slots;
+        self.incomplete.retain(|at| {
+            let Some(entry) = slots[*at].as_mut() else { return false };
+            entry.is_waiting = !entry.is_complete;
+            entry.is_waiting
+        });
+    }
+
+    /// The rows of final subjects that changed.
+    pub(crate) fn emit(&mut self, origins: &Origins, recorded_at: Micros) -> Result<Option<Output>> {
+        self.end_wait();
+        let mut rows = Rows::new(self.versions.table);
+        for at in std::mem::take(&mut self.changed) {
+            let Some(entry) = self.slots[at].as_mut() else { continue };
+            entry.is_changed = false;
+            let Some(entry) = self.slots[at].as_ref() else { continue };
+            let values = self.values(entry, origins.get(entry.origin));
+            self.versions.offer(&mut rows, entry.key, &values, recorded_at)?;
+        }
+        self.evict();
+        finish(&mut rows)
+    }
+
+    /// The rows of subjects that are not final.
+    pub(crate) fn open(&self, origins: &Origins, recorded_at: Micros) -> Result<Option<Output>> {
+        let mut rows = Rows::new(self.versions.table);
+        for entry in self.slots.iter().flatten().filter(|e| e.is_complete && !e.merged.is_final() && !self.versions.contains(e.key)) {
+            push(&mut rows, &self.values(entry, origins.get(entry.origin)), recorded_at, 0)?;
+        }
+        finish(&mut rows)
+    }
+
+    /// Forgets the merge keys of the subjects that were touched longest ago, beyond the limit.
+    fn evict(&mut self) {
+        for _ in 0..self.recent.len() {
+            if self.kept <= self.limit && self.recent.len() <= 2 * self.kept + 1024 {
+                break;
+            }
+            let Some((at, touched)) = self.recent.pop_front() else { break };
+            let Some(entry) = self.slots[at].as_ref().filter(|e| e.touched == touched) else { continue };
+            if self.kept <= self.limit || entry.is_waiting || entry.is_dirty || entry.is_changed {
+                self.recent.push_back((at, touched));
+                continue;
+            }
+            if let Ok(found) = self.index.find_entry(entry.hash, |i| *i == at) {
+                found.remove();
+            }
+            self.slots[at] = None;
+            self.free.push(at);
+            self.kept -= 1;
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The lake: one Delta table for each [`Table`], committed to and read from.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::prelude::{SessionContext, col, lit};
+use deltalake::checkpoints;
+use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use kiro_ports::{Clock, Commit, Committed, Offsets, PortError, Snapshot, TableSink, TableSource};
+use kiro_tables::{Table, TableName};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+use url::Url;
+use uuid::Uuid;
+
+use crate::commit::Committer;
+use crate::log::{Backoff, TableLog};
+use crate::snapshot::{Reader, conform};
+use crate::{Error, LakeSnapshot, Result};
+
+/// The version of the lake's layout, in `lake.json`.
+pub const FORMAT_VERSION: u64 = 1;
+/// Commits from one checkpoint to the next.
+const CHECKPOINT_EVERY: i64 = 50;
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Format {
+    format: u64,
+}
+
+/// One table of the lake in this process.
+#[derive(Debug)]
+struct Open {
+    committer: Committer,
+    reader: Reader,
+    logs: LogStoreRef,
+    checkpointing: AtomicBool,
+}
+
+/// The lake.
+#[derive(Debug)]
+pub struct Lake {
+    store: Arc<dyn ObjectStore>,
+    root: Url,
+    /// Where the store is registered in a query session: unique, so that two lakes in one process do not meet.
+    address: String,
+    clock: Arc<dyn Clock>,
+    backoff: Backoff,
+    open: Mutex<BTreeMap<TableName, Arc<Open>>>,
+}
+
+impl Lake {
+    /// Opens a lake, and founds it where there is none. The root of `store` is the root of the lake; `root` names it in messages.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] when a newer program wrote it; [`Error::Store`] when the store does not answer or cannot be written.
+    pub async fn open(store: Arc<dyn ObjectStore>, root: Url, clock: Arc<dyn Clock>) -> Result<Self> {
+        let backoff = Backoff(FIRST_WAIT);
+        found(store.as_ref(), backoff).await?;
+        info!(%root, "lake is open");
+        let address = format!("kirolake://{}", Uuid::now_v7().simple());
+        Ok(Self { store, root, address, clock, backoff, open: Mutex::default() })
+    }
+
+    /// Waits differently after failures: the first wait, doubled each time.
+    #[must_use]
+    pub fn with_first_wait(mut self, wait: Duration) -> Self {
+        self.backoff = Backoff(wait);
+        self
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// The newest version of a table for the query engine; `None` when the table is not there.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Delta`], [`Error::Corrupt`].
+    pub async fn lake_snapshot(&self, table: &'static Table) -> Result<Option<Arc<LakeSnapshot>>> {
+        self.table(table)?.reader.newest().await
+    }
+
+    /// How many files a table's newest version has.
+    ///
+    /// # Errors
+    /// As [`Lake::lake_snapshot`].
+    pub async fn live_files(&self, table: &'static Table) -> Result<usize> {
+        Ok(self.lake_snapshot(table).await?.map_or(0, |snapshot| snapshot.files()))
+    }
+
+    /// Writes a checkpoint of a table's newest version; its version, or `None` when the table is not there.
+    ///
+    /// # Errors
+    /// As [`Lake::lake_snapshot`], and [`Error::Delta`] when it cannot be written.
+    pub async fn checkpoint(&self, table: &'static Table) -> Result<Option<i64>> {
+        checkpoint(table, self.table(table)?.as_ref()).await
+    }
+
+    fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = open.get(table.name) {
+            return Ok(Arc::clone(found));
+        }
+        let log = TableLog::new(Arc::clone(&self.store), table, self.backoff);
+        let address = format!("{}/tables/{}/", self.address, table.name);
+        let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
+        let prefixed = PrefixStore::new(Arc::clone(&self.store), Path::from_iter(["tables", table.name]));
+        let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());
+        let made = Arc::new(Open {
+            committer: Committer::new(log.clone(), Arc::clone(&self.clock)),
+            reader: Reader::new(log, Arc::clone(&logs)),
+            logs,
+            checkpointing: AtomicBool::new(false),
+        });
+        open.insert(table.name, Arc::clone(&made));
+        Ok(made)
+    }
+
+    async fn select(&self, table: &'static Table, columns: &[&str], among: Option<(&str, &[String])>) -> Result<Vec<RecordBatch>> {
+        let failed = |source| Error::Query { table: table.name, source: Box::new(source) };
+        let names: Vec<&str> = if columns.is_empty() { table.columns.iter().map(|c| c.name).collect() } else { columns.to_vec() };
+        if let Some(unknown) = names.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
+            return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
+        }
+        let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Vec::new()) };
+        let mut frame = SessionContext::new().read_table(snapshot.provider().await?).map_err(failed)?;
+        if let Some((column, values)) = among {
+            let values = values.iter().map(|v| lit(v.as_str())).collect();
+            frame = frame.filter(col(column).in_list(values, false)).map_err(failed)?;
+        }
+        let batches = frame.select_columns(&names).map_err(failed)?.collect().await.map_err(failed)?;
+        batches.iter().filter(|b| b.num_rows() > 0).map(|batch| conform(table, &names, batch)).collect()
+    }
+}
+
+/// Reads `lake.json`, and writes it where there is none.
+async fn found(store: &dyn ObjectStore, backoff: Backoff) -> Result<()> {
+    let path = Path::from("lake.json");
+    let mut attempt = 0;
+    loop {
+        let error = match store.get(&path).await {
+            Ok(object) => match object.bytes().await {
+                Ok(bytes) => return check_format(&bytes),
+                Err(source) => Error::store("read", &path, source),
+            },
+            Err(object_store::Error::NotFound { .. }) => {
+                let text = serde_json::json!(Format { format: FORMAT_VERSION }).to_string();
+                match store.put_opts(&path, text.into(), PutOptions::from(PutMode::Create)).await {
+                    Ok(_) => return Ok(()),
+                    Err(source) => Error::store("write", &path, source),
+                }
+            }
+            Err(source) => Error::store("read", &path, source),
+        };
+        attempt += 1;
+        if error.is_full() || attempt > 5 {
+            return Err(error);
+        }
+        backoff.wait(attempt).await;
+    }
+}
+
+fn check_format(bytes: &[u8]) -> Result<()> {
+    let damaged = |e: serde_json::Error| Error::Corrupt { path: "lake.json".into(), reason: e.to_string() };
+    let format: Format = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format.format > FORMAT_VERSION {
+        return Err(Error::Newer { found: format.format, known: FORMAT_VERSION });
+    }
+    Ok(())
+}
+
+async fn checkpoint(table: &'static Table, open: &Open) -> Result<Option<i64>> {
+    let failed = |source| Error::Delta { what: "checkpoint", table: table.name, source: Box::new(source) };
+    if open.reader.newest().await?.is_none() {
+        return Ok(None);
+    }
+    let mut delta = deltalake::DeltaTable::new(Arc::clone(&open.logs));
+    delta.load().await.map_err(failed)?;
+    let version = delta.version().and_then(|v| i64::try_from(v).ok()).unwrap_or(0);
+    if version > 0 {
+        checkpoints::create_checkpoint(&delta, None).await.map_err(failed)?;
+        open.committer.note_checkpoint(version).await;
+    }
+    Ok(Some(version))
+}
+
+/// Makes a checkpoint beside the commits when one is due; at most one at a time.
+async fn checkpoint_when_due(table: &'static Table, open: &Arc<Open>) {
+    let (version, last) = open.committer.progress().await;
+    if version - last.max(0) < CHECKPOINT_EVERY || open.checkpointing.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let open = Arc::clone(open);
+    drop(tokio::spawn(async move {
+        if let Err(error) = checkpoint(table, open.as_ref()).await {
+            warn!(table = table.name, %error, "no checkpoint could be made, it is tried again after the next commit");
+        }
+        open.checkpointing.store(false, Ordering::Release);
+    }));
+}
+
+#[async_trait]
+impl TableSink for Lake {
+    async fn offsets(&self, table: &'static Table) -> Result<Offsets, PortError> {
+        self.table(table).map_err(PortError::of)?.committer.offsets().await.map_err(PortError::of)
+    }
+
+    async fn commit(&self, table: &'static Table, commit: Commit) -> Result<Committed, PortError> {
+        let open = self.table(table).map_err(PortError::of)?;
+        let outcome = open.committer.commit(commit).await.map_err(PortError::of)?;
+        checkpoint_when_due(table, &open).await;
+        Ok(outcome)
+    }
+}
+
+#[async_trait]
+impl TableSource for Lake {
+    async fn snapshot(&self, table: &'static Table) -> Result<Option<Arc<dyn Snapshot>>, PortError> {
+        let newest = self.lake_snapshot(table).await.map_err(PortError::of)?;
+        Ok(newest.map(|snapshot| snapshot as Arc<dyn Snapshot>))
+    }
+
+    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
+        self.select(table, columns, None).await.map_err(PortError::of)
+    }
+
+    async fn lookup(&self, table: &'static Table, column: &str, values: &[String]) -> Result<Vec<RecordBatch>, PortError> {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.select(table, &[], Some((column, values))).await.map_err(PortError::of)
+    }
+}

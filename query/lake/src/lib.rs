@@ -1,0 +1,33 @@
+//! Batches to files: Delta tables on an object store, committed exactly once.
+//!
+//! Must not know: the log, SQL views, HTTP, which store there is (a directory, S3, memory).
+//!
+//! Entry points: [`Lake::open`] (a [`TableSink`](kiro_ports::TableSink) and a [`TableSource`](kiro_ports::TableSource)),
+//! [`local_store`] and [`s3_store`] (what it lies on), [`LakeSnapshot::provider`] (for the query engine).
+//!
+//! ```text
+//! Commit { rows, transactions } ──► Parquet file ──► _delta_log/{version + 1}.json   put if absent
+//!                                                        │ taken or failed: read on, compare, try again or give way
+//!                                                        ▼
+//!                     every 50 versions a checkpoint ──► LakeSnapshot ──► TableProvider, scan, lookup
+//! ```
+
+mod commit;
+mod error;
+#[cfg(any(test, feature = "faults"))]
+mod fault;
+mod files;
+mod lake;
+mod log;
+mod snapshot;
+mod statistics;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Result};
+#[cfg(any(test, feature = "faults"))]
+pub use fault::{FaultStore, Toxics};
+pub use lake::{FORMAT_VERSION, Lake};
+pub use snapshot::LakeSnapshot;
+pub use store::{DurableLocalStore, S3Config, local_store, s3_store};

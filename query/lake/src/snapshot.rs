@@ -1,0 +1,185 @@
+//! Versions of a table, to be read.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use deltalake::delta_datafusion::DeltaScanNext;
+use deltalake::kernel::EagerSnapshot;
+use deltalake::logstore::LogStoreRef;
+use kiro_ports::{Offsets, Snapshot};
+use kiro_tables::Table;
+use tokio::sync::Mutex;
+
+use crate::log::{Head, TableLog};
+use crate::{Error, Result};
+
+/// A version of a table in the lake.
+pub struct LakeSnapshot {
+    table: &'static Table,
+    head: Head,
+    files: usize,
+    eager: Arc<EagerSnapshot>,
+    logs: LogStoreRef,
+}
+
+impl std::fmt::Debug for LakeSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LakeSnapshot")
+            .field("table", &self.table.name)
+            .field("head", &self.head)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Snapshot for LakeSnapshot {
+    fn version(&self) -> i64 {
+        self.head.version
+    }
+
+    fn offsets(&self) -> &Offsets {
+        &self.head.offsets
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl LakeSnapshot {
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &'static Table {
+        self.table
+    }
+
+    /// How many files it has.
+    #[must_use]
+    pub const fn files(&self) -> usize {
+        self.files
+    }
+
+    /// Read access for the query engine: filters are pushed down to files and into Parquet; nothing can be written.
+    /// It registers its store in the session by itself when it is scanned.
+    ///
+    /// # Shapes
+    /// The columns of [`Table::schema`] in order, texts as `Utf8View`. Maps have the inner names of the Delta reader and
+    /// texts inside them may be `Utf8View` too: cast before a union with batches of the tail, as `scan` does.
+    ///
+    /// # Errors
+    /// [`Error::Query`] when the version cannot be scanned.
+    pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        let inner = DeltaScanNext::builder()
+            .with_log_store(Arc::clone(&self.logs))
+            .with_eager_snapshot(Arc::clone(&self.eager))
+            .await
+            .map_err(|source| Error::Query { table: self.table.name, source: Box::new(source) })?;
+        Ok(Arc::new(ReadOnly { inner }))
+    }
+}
+
+/// A provider without the ways to write: the trait's defaults refuse them.
+#[derive(Debug)]
+struct ReadOnly {
+    inner: Arc<dyn TableProvider>,
+}
+
+#[async_trait]
+impl TableProvider for ReadOnly {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        self.inner.scan(session, projection, filters, limit).await
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        self.inner.supports_filters_pushdown(filters)
+    }
+}
+
+/// Follows one table's newest version.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    log: TableLog,
+    logs: LogStoreRef,
+    newest: Mutex<Option<Arc<LakeSnapshot>>>,
+}
+
+impl Reader {
+    pub(crate) fn new(log: TableLog, logs: LogStoreRef) -> Self {
+        Self { log, logs, newest: Mutex::new(None) }
+    }
+
+    /// The newest version; `None` when the table is not there.
+    pub(crate) async fn newest(&self) -> Result<Option<Arc<LakeSnapshot>>> {
+        let mut slot = self.newest.lock().await;
+        let head = match slot.as_ref() {
+            Some(known) => {
+                let mut head = known.head.clone();
+                self.log.advance(&mut head).await?;
+                if head.version == known.head.version {
+                    return Ok(Some(Arc::clone(known)));
+                }
+                head
+            }
+            None => match self.log.load().await? {
+                Some(head) => head,
+                None => return Ok(None),
+            },
+        };
+        let snapshot = Arc::new(self.load(head).await?);
+        *slot = Some(Arc::clone(&snapshot));
+        Ok(Some(snapshot))
+    }
+
+    /// Loads afresh: a snapshot that is carried from version to version grows slower with each.
+    async fn load(&self, head: Head) -> Result<LakeSnapshot> {
+        let table = self.log.table;
+        let version = u64::try_from(head.version).unwrap_or_default();
+        let mut attempt = 0;
+        let eager = loop {
+            match EagerSnapshot::try_new(self.logs.as_ref(), Some(version)).await {
+                Ok(eager) => break eager,
+                Err(source) if attempt >= 5 => return Err(Error::Delta { what: "load", table: table.name, source: Box::new(source) }),
+                Err(_) => self.log.backoff.wait(attempt).await,
+            }
+            attempt += 1;
+        };
+        let files = eager.log_data().num_files();
+        Ok(LakeSnapshot { table, head, files, eager: Arc::new(eager), logs: Arc::clone(&self.logs) })
+    }
+}
+
+/// Brings columns to the exact types of the table.
+pub(crate) fn conform(table: &'static Table, names: &[&str], batch: &RecordBatch) -> Result<RecordBatch> {
+    let failed = |source| Error::Arrow { table: table.name, source: Box::new(source) };
+    let schema = table.schema();
+    let mut fields = Vec::with_capacity(names.len());
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
+    for (name, array) in names.iter().zip(batch.columns()) {
+        let field = schema.field_with_name(name).map_err(failed)?;
+        arrays.push(cast(array, field.data_type()).map_err(failed)?);
+        fields.push(field.clone());
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)
+}

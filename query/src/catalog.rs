@@ -1,0 +1,85 @@
+//! The catalog of one question: all public tables, whether they have rows or not.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::error::Result;
+use kiro_ports::{TableView, View};
+use kiro_tables::{Table, TableShape};
+
+use crate::provider::{Cut, CutTable};
+use crate::query::Providers;
+use crate::revisions::CurrentRows;
+
+/// The catalog's name: also the database of the psql door.
+pub(crate) const CATALOG: &str = "kirolinter";
+/// The schema of the public tables.
+pub(crate) const SCHEMA: &str = "public";
+
+/// The public tables over one view, for one tenant.
+pub(crate) struct Tables {
+    pub(crate) view: Arc<View>,
+    pub(crate) providers: Providers,
+    pub(crate) cut: Cut,
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables").field("cut", &self.cut).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Tables {
+    fn table_names(&self) -> Vec<String> {
+        Table::all().iter().map(|t| t.name.to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = Table::find(name) else { return Ok(None) };
+        let rows: TableView = self.view.tables.get(table.name).cloned().unwrap_or_default();
+        let files = match &rows.snapshot {
+            Some(snapshot) => Some((self.providers)(snapshot.as_ref()).ok_or_else(|| unreadable(table))?),
+            None => None,
+        };
+        let rows = Arc::new(CutTable { table, rows, files, cut: self.cut.clone() });
+        Ok(Some(match table.shape {
+            TableShape::Events => rows,
+            TableShape::Versions => Arc::new(CurrentRows::try_new(rows)?),
+        }))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        Table::find(name).is_some()
+    }
+}
+
+fn unreadable(table: &Table) -> datafusion::error::DataFusionError {
+    datafusion::error::DataFusionError::ObjectStore(Box::new(datafusion::object_store::Error::Generic {
+        store: "lake",
+        source: format!("the files of {} cannot be opened", table.name).into(),
+    }))
+}
+
+/// The one catalog: the public tables and, for psql, `pg_catalog`.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) system: Option<Arc<dyn SchemaProvider>>,
+}
+
+impl CatalogProvider for Catalog {
+    fn schema_names(&self) -> Vec<String> {
+        let system = self.system.iter().map(|_| "pg_catalog".to_owned());
+        [SCHEMA.to_owned()].into_iter().chain(system).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        match name {
+            SCHEMA => Some(Arc::clone(&self.tables) as Arc<dyn SchemaProvider>),
+            "pg_catalog" => self.system.clone(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which functions a question may use, and the bounded generators.
+
+use std::sync::Arc;
+
+use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::{ScalarValue, plan_err};
+use datafusion::error::Result;
+use datafusion::functions_table;
+use datafusion::logical_expr::Expr;
+
+/// Scalar functions that make large values out of small ones outside the memory pool, or look outside of the data.
+const DENIED: &[&str] = &[
+    "range",
+    "generate_series",
+    "gen_series",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "space",
+    "input_file_name",
+    "file_row_index",
+    "pg_sleep",
+    "pg_read_file",
+    "pg_ls_dir",
+    "pg_stat_file",
+    "lo_import",
+    "lo_export",
+    "dblink",
+];
+
+/// Functions whose result is as long as one of their arguments says, with the position of that argument.
+const SIZED: &[(&str, usize)] = &[("repeat", 1), ("lpad", 1), ("rpad", 1)];
+
+/// Longest result of a [`SIZED`] function.
+const MAX_SIZED: i64 = 10_000;
+/// Most rows of a generator.
+const MAX_GENERATED: i128 = 1_000_000;
+
+/// Why a call of a function is not allowed; `None` when it is.
+pub(crate) fn refuse_call(name: &str, arguments: &[Expr]) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    if DENIED.contains(&name.as_str()) {
+        return Some(name);
+    }
+    let (_, position) = SIZED.iter().find(|(sized, _)| *sized == name)?;
+    let length = arguments.get(*position).and_then(literal);
+    match length {
+        Some(length) if length <= i128::from(MAX_SIZED) => None,
+        Some(_) => Some(format!("{name} with a length over {MAX_SIZED}")),
+        None => Some(format!("{name} with a length that is no literal")),
+    }
+}
+
+/// The value of an integer literal, with its sign and casts.
+fn literal(expr: &Expr) -> Option<i128> {
+    match expr {
+        Expr::Literal(value, _) => match value {
+            ScalarValue::Int64(Some(v)) => Some(i128::from(*v)),
+            ScalarValue::UInt64(Some(v)) => Some(i128::from(*v)),
+            ScalarValue::Int32(Some(v)) => Some(i128::from(*v)),
+            _ => None,
+        },
+        Expr::Negative(inner) => literal(inner).map(|v| -v),
+        Expr::Cast(cast) => literal(&cast.expr),
+        Expr::Alias(alias) => literal(&alias.expr),
+        _ => None,
+    }
+}
+
+/// `generate_series` and `range` of integer literals, at most a million rows.
+#[derive(Debug)]
+struct Bounded {
+    name: &'static str,
+    inner: Arc<dyn TableFunctionImpl>,
+}
+
+impl TableFunctionImpl for Bounded {
+    fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
+        let numbers: Option<Vec<i128>> = args.exprs().iter().map(literal).collect();
+        let Some(numbers) = numbers else {
+            return plan_err!("{} takes integer literals only", self.name);
+        };
+        let (start, end, step) = match numbers.as_slice() {
+            [end] => (0, *end, 1),
+            [start, end] => (*start, *end, 1),
+            [start, end, step] if *step != 0 => (*start, *end, *step),
+            _ => return plan_err!("{} takes one to three integers, the last of them not 0", self.name),
+        };
+        let rows = (end - start) / step + 1;
+        if rows > MAX_GENERATED {
+            return plan_err!("{} would make {rows} rows, at most {MAX_GENERATED} are allowed", self.name);
+        }
+        self.inner.call_with_args(args)
+    }
+}
+
+/// The table functions of a session.
+pub(crate) fn table_functions() -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
+    functions_table::all_default_table_functions()
+        .into_iter()
+        .filter_map(|function| {
+            let name = ["generate_series", "range"].into_iter().find(|n| *n == function.name())?;
+            let bounded: Arc<dyn TableFunctionImpl> = Arc::new(Bounded { name, inner: Arc::clone(function.function()) });
+            Some((name, bounded))
+        })
+        .collect()
+}

@@ -1,0 +1,188 @@
+//! Statements that must not pass, and some that must.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiro_ports::SqlRequest;
+use kiro_schemas::FaultKind;
+
+use crate::fixture::{Memory, answer, engine, request, run};
+use crate::{Door, Query};
+
+const REFUSED: &[&str] = &[
+    "COPY (SELECT 1) TO '/tmp/kiro-hostile.csv'",
+    "COPY pipeline_runs TO '/tmp/kiro-hostile.parquet' STORED AS PARQUET",
+    "COPY pipeline_runs FROM '/etc/passwd'",
+    "COPY (SELECT 1) TO STDOUT",
+    "COPY pipeline_runs TO PROGRAM 'sh'",
+    "CREATE TABLE t (a int)",
+    "CREATE TABLE t AS SELECT 1",
+    "CREATE TEMP TABLE t AS SELECT 1",
+    "CREATE OR REPLACE TABLE pipeline_runs AS SELECT 1",
+    "CREATE VIEW v AS SELECT 1",
+    "CREATE MATERIALIZED VIEW v AS SELECT 1",
+    "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+    "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 's3://b/k'",
+    "CREATE SCHEMA s",
+    "CREATE DATABASE d",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE SQL RETURN 1",
+    "CREATE INDEX i ON pipeline_runs (run_id)",
+    "CREATE ROLE r SUPERUSER",
+    "DROP TABLE pipeline_runs",
+    "DROP VIEW pipeline_runs",
+    "DROP SCHEMA public CASCADE",
+    "DROP FUNCTION sum",
+    "ALTER TABLE pipeline_runs ADD COLUMN a int",
+    "TRUNCATE pipeline_runs",
+    "INSERT INTO pipeline_runs SELECT * FROM pipeline_runs",
+    "INSERT INTO pipeline_runs (tenant) VALUES ('other')",
+    "UPDATE pipeline_runs SET tenant = 'other'",
+    "DELETE FROM pipeline_runs",
+    "MERGE INTO pipeline_runs USING pipeline_runs p ON true WHEN MATCHED THEN DELETE",
+    "WITH a AS (DELETE FROM pipeline_runs RETURNING *) SELECT * FROM a",
+    "WITH a AS (INSERT INTO pipeline_runs SELECT 1 RETURNING 1) SELECT * FROM a",
+    "SELECT * INTO t FROM pipeline_runs",
+    "SELECT * FROM pipeline_runs FOR UPDATE",
+    "EXPLAIN INSERT INTO pipeline_runs SELECT * FROM pipeline_runs",
+    "EXPLAIN ANALYZE INSERT INTO pipeline_runs SELECT * FROM pipeline_runs",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/kiro-hostile.csv'",
+    "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+    "SET datafusion.execution.batch_size = 1",
+    "SET search_path = pg_catalog",
+    "RESET datafusion.execution.batch_size",
+    "SHOW FUNCTIONS",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "DEALLOCATE p",
+    "BEGIN",
+    "COMMIT",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE pipeline_runs",
+    "",
+    ";",
+    "-- nothing",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM '/etc/passwd.csv'",
+    "SELECT * FROM \"/etc/passwd\"",
+    "SELECT * FROM 'https://example.org/a.parquet'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_parquet('/tmp/a')",
+    "SELECT * FROM parquet_metadata('/tmp/a')",
+    "SELECT * FROM url_table('/etc/passwd')",
+    "SELECT * FROM generate_series(9876543210)",
+    "SELECT * FROM generate_series(1, 1000002)",
+    "SELECT * FROM generate_series(-9223372036854775808, 9223372036854775807)",
+    "SELECT * FROM generate_series(1, 10, 0)",
+    "SELECT * FROM range(0, 2000000)",
+    "SELECT * FROM generate_series(TIMESTAMP '1900-01-01', TIMESTAMP '2100-01-01', INTERVAL '1 second')",
+    "SELECT * FROM generate_series(1, (SELECT 10))",
+    "SELECT range(0, 1000000000)",
+    "SELECT generate_series(0, 1000000000)",
+    "SELECT unnest(generate_series(0, 1000000000))",
+    "SELECT array_repeat(1, 1000000000)",
+    "SELECT array_resize([1], 1000000000)",
+    "SELECT 1 WHERE 1 IN (SELECT array_length(array_repeat(1, 100000000)))",
+    "SELECT repeat('x', 1000000000)",
+    "SELECT repeat('x', attempt * 1000000000) FROM pipeline_runs",
+    "SELECT lpad('x', 1000000000)",
+    "SELECT sum(length(rpad('x', 2000000000))) FROM pipeline_runs",
+    "WITH RECURSIVE a AS (SELECT 1 x UNION ALL SELECT x + 1 FROM a) SELECT * FROM a",
+    "SELECT pg_sleep(100)",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT @@version",
+    "SELECT _rev FROM pipeline_runs",
+    "SELECT * FROM other.public.pipeline_runs",
+    "SELECT * FROM _lake.pipeline_runs",
+    "CALL f()",
+    "VACUUM",
+    "ANALYZE pipeline_runs",
+    "GRANT ALL ON pipeline_runs TO public",
+    "LISTEN a",
+    "LOCK TABLE pipeline_runs",
+    "DECLARE c CURSOR FOR SELECT 1",
+    "ATTACH DATABASE 'a' AS b",
+    "LOAD 'x'",
+    "KILL 1",
+];
+
+const PASS: &[&str] = &[
+    "SELECT 1",
+    "SELECT 1;",
+    "VALUES (1), (2)",
+    "EXPLAIN SELECT * FROM pipeline_runs",
+    "EXPLAIN ANALYZE SELECT count(*) FROM pipeline_runs",
+    "DESCRIBE pipeline_runs",
+    "SHOW TABLES",
+    "SHOW COLUMNS FROM pipeline_runs",
+    "SELECT table_name FROM information_schema.tables",
+    "SELECT * FROM generate_series(1, 1000)",
+    "SELECT value FROM range(0, 10)",
+    "SELECT repeat('ab', 3)",
+    "SELECT date_trunc('day', started_at), count(*) FROM pipeline_runs GROUP BY 1",
+    "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) FROM pipeline_runs",
+    "SELECT date_bin(INTERVAL '1 hour', started_at) FROM pipeline_runs",
+    "SELECT row_number() OVER (PARTITION BY source ORDER BY started_at) FROM pipeline_runs",
+    "SELECT * FROM pipeline_runs a JOIN task_runs b USING (source, run_id)",
+    "SELECT DISTINCT ON (source) * FROM pipeline_runs ORDER BY source, started_at DESC",
+    "SELECT count(*) FILTER (WHERE outcome = 'failure') FROM pipeline_runs WHERE branch ~* 'ma.n'",
+    "SELECT extract(epoch FROM started_at)::bigint, now() - interval '7 days' FROM pipeline_runs",
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM pipeline_runs WHERE outcome IS NULL)",
+    "SELECT 'COPY (SELECT 1) TO ''/tmp/x''; DROP TABLE t' AS text",
+];
+
+fn populated() -> Arc<Query> {
+    let memory = Arc::new(Memory::default());
+    memory.tail("pipeline_runs", run("default", "1", 0, 1, "main"));
+    engine(memory)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_statements_are_refused_at_both_doors() {
+    let engine = populated();
+    for sql in REFUSED {
+        for door in [Door::Api, Door::Psql] {
+            let request = SqlRequest { timeout: Duration::from_secs(5), ..request(sql) };
+            let error = match engine.ask(request, door).await {
+                Ok(_) => panic!("{door:?} passes: {sql}"),
+                Err(error) => kiro_ports::PortError::of(error),
+            };
+            assert_eq!(error.kind, FaultKind::Invalid, "{door:?} {sql}: {error} ({})", error.code);
+        }
+    }
+    assert!(!std::path::Path::new("/tmp/kiro-hostile.csv").exists());
+    assert!(!std::path::Path::new("/tmp/kiro-hostile.parquet").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_and_deep_statements_are_refused() {
+    let engine = populated();
+    let deep = |n: usize| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
+    let texts = [
+        format!("SELECT '{}'", "x".repeat(70_000)),
+        deep(20_000),
+        deep(65),
+        format!("SELECT {}1", "1 + ".repeat(10_000)),
+        format!("SELECT {}1", "- ".repeat(10_000)),
+        format!("SELECT {}true", "NOT ".repeat(10_000)),
+        format!("SELECT 1{}", "::int".repeat(5_000)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(3_000)),
+        format!("SELECT 1 FROM pipeline_runs{}", " JOIN pipeline_runs USING (run_id)".repeat(1_000)),
+        format!("SELECT {}", "CASE WHEN true THEN ".repeat(3_000)),
+        format!("SELECT {}", "ARRAY[".repeat(5_000)),
+    ];
+    for sql in texts {
+        let Err(error) = engine.ask(request(&sql), Door::Api).await else { panic!("passes: {} bytes", sql.len()) };
+        let error = kiro_ports::PortError::of(error);
+        assert!(matches!(error.kind, FaultKind::TooLarge | FaultKind::Invalid), "{error}");
+        assert!(error.what.len() < 1_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_statements_pass() {
+    let engine = populated();
+    for sql in PASS {
+        answer(&engine, request(sql)).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+}

@@ -1,0 +1,35 @@
+//! Batches to answers: SQL over lake and tail, and the psql wire.
+//!
+//! Must not know: Delta, the log, HTTP. A snapshot becomes a table provider by a function that is handed in.
+//!
+//! Entry points: [`Query`] (a [`kiro_ports::SqlEngine`]) and [`psql::serve`], the psql wire.
+//!
+//! ```text
+//! SQL ─► limits ─► parser ─► gate ─► plan ─► stream (time, rows, memory) ─► answer
+//!                             ▲        │
+//! View ─► catalog: files ∪ tail ∪ open, each filtered by tenant and `as of`
+//! ```
+
+mod answer;
+mod catalog;
+mod error;
+mod functions;
+mod gate;
+mod parameters;
+mod provider;
+pub mod psql;
+mod query;
+mod revisions;
+mod telemetry;
+mod text;
+
+pub use error::{Error, Result};
+pub use query::{Description, Door, Providers, Query, QueryConfig};
+pub use telemetry::register;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod tests;

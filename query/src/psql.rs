@@ -1,0 +1,207 @@
+//! The psql wire: PostgreSQL's protocol, read-only, over [`Query`].
+//!
+//! ```text
+//! connection ─► TLS? ─► login (SCRAM, or loopback) ─► statements ─► Query ─► rows in text or binary
+//!      └── closed by the client: the running statement is dropped
+//! ```
+
+mod fault;
+mod login;
+mod session;
+mod talk;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use kiro_ports::{Clock, Principal, Tokens};
+use pgwire::api::auth::StartupHandler;
+use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use pgwire::api::{ClientInfo, ConnectionManager, ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator};
+use pgwire::error::{ErrorInfo, PgWireError};
+use pgwire::tokio::process_socket;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::Query;
+
+/// How long a client may stay after a fatal error.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How long connections may finish after a stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Connections over the limit that are told so at a time; more are closed without a word.
+const REFUSALS: usize = 32;
+
+/// What the psql door needs.
+pub struct PsqlServer {
+    /// The engine.
+    pub query: Arc<Query>,
+    /// User name = name of a token, password = its text.
+    pub tokens: Arc<dyn Tokens>,
+    /// The clock that tokens are checked against.
+    pub clock: Arc<dyn Clock>,
+    /// Certificate and key; without them only loopback should be served.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Who a loopback client is without a password; `None`: it needs one.
+    pub open: Option<Principal>,
+    /// Connections at a time.
+    pub max_connections: usize,
+}
+
+impl std::fmt::Debug for PsqlServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PsqlServer")
+            .field("tls", &self.tls.is_some())
+            .field("open", &self.open)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    server: PsqlServer,
+    connections: Arc<ConnectionManager>,
+    keys: RandomPidSecretKeyGenerator,
+    decoys: login::Decoys,
+}
+
+/// One connection.
+struct Session {
+    shared: Arc<Shared>,
+    /// Set when, and only when, the login succeeded.
+    who: OnceLock<Principal>,
+    /// No place is free: the login is refused.
+    is_surplus: bool,
+    /// A fatal error was sent.
+    over: CancellationToken,
+}
+
+/// Serves connections until the token is cancelled.
+pub async fn serve(listener: TcpListener, server: PsqlServer, stop: CancellationToken) {
+    let acceptor = server.tls.clone().map(TlsAcceptor::from);
+    let places = Arc::new(Semaphore::new(server.max_connections));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let connections = Arc::new(ConnectionManager::new());
+    let shared = Arc::new(Shared { server, connections, keys: RandomPidSecretKeyGenerator::default(), decoys: login::Decoys::default() });
+    let mut running = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_ended) = running.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: it passes when connections end.
+                tracing::warn!(%error, "cannot accept a psql connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let place = Arc::clone(&places).try_acquire_owned().map(|place| (place, false));
+        let Ok((place, is_surplus)) = place.or_else(|_full| Arc::clone(&refusals).try_acquire_owned().map(|place| (place, true))) else {
+            continue;
+        };
+        let session = Session { shared: Arc::clone(&shared), who: OnceLock::new(), is_surplus, over: CancellationToken::new() };
+        running.spawn(connection(stream, peer, acceptor.clone(), Arc::new(session), place, stop.clone()));
+    }
+    let ended = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, ended).await.is_err() {
+        tracing::warn!("psql connections did not end in time");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    session: Arc<Session>,
+    place: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) {
+    let over = session.over.clone();
+    let served = async {
+        let (stream, watch) = twice(stream)?;
+        tokio::select! {
+            result = process_socket(stream, acceptor, Handlers(session)) => result,
+            () = closed(&watch) => Ok(()),
+            () = stop.cancelled() => Ok(()),
+            () = async { over.cancelled().await; tokio::time::sleep(LEAVE).await } => Ok(()),
+        }
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%peer, %error, "a psql connection broke");
+    }
+    drop(place);
+}
+
+/// A second handle of a connection, to see it close while a statement runs.
+fn twice(stream: TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let watch = TcpStream::from_std(stream.try_clone()?)?;
+    Ok((TcpStream::from_std(stream)?, watch))
+}
+
+/// Returns when the client has closed.
+async fn closed(watch: &TcpStream) {
+    loop {
+        match watch.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => {}
+            _ => return,
+        }
+        // Forgets what is readable now (others read it), so that the next call waits for news.
+        drop(watch.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into())));
+    }
+}
+
+struct Handlers(Arc<Session>);
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::new(talk::Talk(Arc::clone(&self.0)))
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::new(talk::Talk(Arc::clone(&self.0)))
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::new(login::Login::new(Arc::clone(&self.0)))
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::new(DefaultCancelHandler::new(Arc::clone(&self.0.shared.connections)))
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Errors(Arc::clone(&self.0)))
+    }
+}
+
+/// Sees every error before it is sent: one before the login, and a fatal one, end the connection.
+struct Errors(Arc<Session>);
+
+impl ErrorHandler for Errors {
+    fn on_error<C: ClientInfo>(&self, client: &C, error: &mut PgWireError) {
+        let taken = std::mem::replace(error, PgWireError::NotReadyForQuery);
+        let mut info = ErrorInfo::from(taken);
+        if self.0.who.get().is_none() {
+            "FATAL".clone_into(&mut info.severity);
+        }
+        tracing::debug!(peer = %client.socket_addr(), code = info.code, "a psql client is told of an error");
+        if info.is_fatal() {
+            self.0.over.cancel();
+        }
+        *error = PgWireError::UserError(Box::new(info));
+    }
+}

@@ -1,0 +1,104 @@
+//! Rows as the protocol carries them. Maps travel as JSON text.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch, field_into_pg_type, into_pg_type};
+use futures::{StreamExt, TryStreamExt, stream};
+use kiro_ports::SqlAnswer;
+use pgwire::api::Type;
+use pgwire::api::portal::Format;
+use pgwire::api::results::{FieldInfo, QueryResponse};
+use pgwire::error::{PgWireError, PgWireResult};
+
+use super::fault;
+
+/// The columns of an answer.
+pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<FieldInfo>> {
+    arrow_schema_to_pg_fields(&carried(schema), format, None)
+}
+
+/// The type of a parameter.
+pub(super) fn parameter(kind: &DataType) -> PgWireResult<Type> {
+    into_pg_type(kind)
+}
+
+/// An answer as a response, row by row.
+pub(super) fn response(answer: SqlAnswer, format: &Format) -> PgWireResult<QueryResponse> {
+    let schema: SchemaRef = Arc::new(carried(&answer.schema));
+    let fields = Arc::new(arrow_schema_to_pg_fields(&schema, format, None)?);
+    let of_batch = Arc::clone(&fields);
+    let rows = answer.rows.map(move |batch| {
+        let batch = batch.map_err(|e| fault::of_fault(&e))?;
+        let batch = carry(&batch, &schema).map_err(|e| fault::error("XX000", format!("cannot write a row: {e}")))?;
+        let rows: Vec<_> = encode_recordbatch(Arc::clone(&of_batch), batch).collect();
+        Ok::<_, PgWireError>(stream::iter(rows))
+    });
+    Ok(QueryResponse::new(fields, rows.try_flatten()))
+}
+
+/// One row of one text column.
+pub(super) fn single(name: &str, value: &str) -> PgWireResult<QueryResponse> {
+    let schema = Schema::new(vec![Field::new(name, DataType::Utf8, false)]);
+    let fields = Arc::new(fields(&schema, &Format::UnifiedText)?);
+    let values: ArrayRef = Arc::new(StringArray::from(vec![value]));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![values]).map_err(|e| fault::error("XX000", e.to_string()))?;
+    let rows: Vec<_> = encode_recordbatch(Arc::clone(&fields), batch).collect();
+    Ok(QueryResponse::new(fields, stream::iter(rows)))
+}
+
+/// The schema with columns that the protocol has no type for as text.
+fn carried(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| match is_carried(field) {
+        true => Arc::clone(field),
+        false => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn is_carried(field: &Arc<Field>) -> bool {
+    !matches!(field.data_type(), DataType::Map(..)) && field_into_pg_type(field).is_ok()
+}
+
+fn carry(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(batch.schema_ref().fields()).map(|(column, field)| match field.data_type() {
+        DataType::Map(..) => json(column),
+        _ if is_carried(field) => Ok(Arc::clone(column)),
+        _ => text(column),
+    });
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_, _>>()?, &options)
+}
+
+/// Maps as JSON objects.
+fn json(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let (maps, options) = (column.as_map(), FormatOptions::default());
+    let (keys, values) = (ArrayFormatter::try_new(maps.keys(), &options)?, ArrayFormatter::try_new(maps.values(), &options)?);
+    let mut built = StringBuilder::new();
+    for row in 0..maps.len() {
+        if maps.is_null(row) {
+            built.append_null();
+            continue;
+        }
+        let first = maps.value_offsets().get(row).and_then(|o| usize::try_from(*o).ok()).unwrap_or(0);
+        let entries = (first..first + maps.value(row).len()).map(|at| {
+            let value = match maps.values().is_null(at) {
+                true => serde_json::Value::Null,
+                false => serde_json::Value::String(values.value(at).to_string()),
+            };
+            (keys.value(at).to_string(), value)
+        });
+        built.append_value(serde_json::Value::Object(entries.collect()).to_string());
+    }
+    Ok(Arc::new(built.finish()))
+}
+
+fn text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let options = FormatOptions::default();
+    let values = ArrayFormatter::try_new(column.as_ref(), &options)?;
+    let rows = (0..column.len()).map(|row| (!column.is_null(row)).then(|| values.value(row).to_string()));
+    Ok(Arc::new(rows.collect::<StringArray>()))
+}

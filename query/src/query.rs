@@ -1,0 +1,278 @@
+//! The engine: one view, one catalog, one plan, one stream a question.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use kiro_ports::{Clock, PortError, Snapshot, SqlAnswer, SqlEngine, SqlRequest, Views};
+use kiro_schemas::{Fault, OffsetVector, Tenant};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::answer::{Limits, Running, stream};
+use crate::catalog::{CATALOG, Catalog, SCHEMA, Tables};
+use crate::functions::table_functions;
+use crate::gate::{check_plan, check_statement, parse_one};
+use crate::parameters::{bind, parameter_types};
+use crate::provider::Cut;
+use crate::text::check_text;
+use crate::{Error, Result, telemetry};
+
+/// Turns a snapshot into the table provider of its files; `None` when it is of another adapter.
+pub type Providers = Arc<dyn Fn(&dyn Snapshot) -> Option<Arc<dyn TableProvider>> + Send + Sync>;
+
+/// Through which door a question came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP and the program itself: DataFusion's SQL in PostgreSQL's dialect.
+    Api,
+    /// The psql wire: with `pg_catalog` and the rewrites that PostgreSQL's tools need.
+    Psql,
+}
+
+/// Limits of the engine.
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    /// Bytes that one question may hold in sorts, joins and groups.
+    pub memory: usize,
+    /// Questions that run at a time; others wait.
+    pub concurrent: usize,
+    /// Threads that one question may use.
+    pub partitions: usize,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        let partitions = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { memory: 256 << 20, concurrent: 8, partitions: partitions.min(8) }
+    }
+}
+
+/// What a statement takes and gives.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The types of `$1`, `$2`, ….
+    pub parameters: Vec<DataType>,
+    /// The columns of its answer.
+    pub schema: SchemaRef,
+}
+
+/// Answers questions over the newest view.
+pub struct Query {
+    views: Arc<dyn Views>,
+    providers: Providers,
+    clock: Arc<dyn Clock>,
+    config: QueryConfig,
+    runtime: RuntimeEnv,
+    plain: SessionState,
+    psql: SessionState,
+    system: Option<Arc<dyn SchemaProvider>>,
+    parser: PostgresCompatibilityParser,
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Query {
+    /// An engine over views.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the engine's own tables cannot be built.
+    pub fn new(views: Arc<dyn Views>, providers: Providers, clock: Arc<dyn Clock>, config: QueryConfig) -> Result<Arc<Self>> {
+        let engine = |e| Error::Engine(Box::new(e));
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().map_err(engine)?;
+        let plain = base_state(&config);
+        let template = Catalog {
+            tables: Arc::new(Tables {
+                view: Arc::default(),
+                providers: Arc::clone(&providers),
+                cut: Cut { tenant: Tenant::default(), as_of: None },
+            }),
+            system: None,
+        };
+        let (psql, system) = psql_state(&plain, template).map_err(engine)?;
+        let places = Arc::new(Semaphore::new(config.concurrent.max(1)));
+        let parser = PostgresCompatibilityParser::new();
+        Ok(Arc::new(Self { views, providers, clock, config, runtime, plain, psql, system, parser, places }))
+    }
+
+    /// Plans a question that came through a door and begins to answer it.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; also each batch of the answer may be one.
+    pub async fn ask(self: &Arc<Self>, request: SqlRequest, door: Door) -> Result<SqlAnswer> {
+        let answer = self.begin(request, door).await;
+        if let Err(error) = &answer {
+            telemetry::failed(error.code());
+            tracing::debug!(%error, code = error.code(), "question refused");
+        }
+        answer
+    }
+
+    async fn begin(self: &Arc<Self>, request: SqlRequest, door: Door) -> Result<SqlAnswer> {
+        check_text(&request.sql)?;
+        let (since, timeout) = (self.clock.now(), request.timeout);
+        let deadline = Instant::now() + timeout;
+        let limits = Limits { deadline, timeout, max_rows: request.max_rows, memory: self.config.memory };
+        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
+        let permit = place.map_err(|_elapsed| Error::Busy { ms: timeout.as_millis() })?.map_err(|_closed| Error::Lost)?;
+        let engine = Arc::clone(self);
+        let started = async move {
+            let (state, plan, offsets) = engine.plan(&request, door).await?;
+            let plan = bind(plan, &request.parameters)?;
+            let physical = state.create_physical_plan(&plan).await.map_err(Error::of_plan)?;
+            let schema = physical.schema();
+            let rows = execute_stream(physical, state.task_ctx()).map_err(|e| Error::of_run(e, engine.config.memory))?;
+            Ok((schema, offsets, rows))
+        };
+        let (schema, offsets, rows) = within(deadline, timeout, started).await?;
+        let running = Running { limits, permit, clock: Arc::clone(&self.clock), since };
+        Ok(SqlAnswer { schema, offsets, rows: stream(rows, running) })
+    }
+
+    /// What a statement takes and gives, without running it.
+    ///
+    /// # Errors
+    /// As [`Query::ask`].
+    pub async fn describe(self: &Arc<Self>, tenant: Tenant, sql: String, door: Door) -> Result<Description> {
+        check_text(&sql)?;
+        let engine = Arc::clone(self);
+        let request = SqlRequest { timeout: Duration::from_secs(10), ..SqlRequest::new(tenant, sql) };
+        let timeout = request.timeout;
+        let planned = async move {
+            let (_, plan, _) = engine.plan(&request, door).await?;
+            Ok(Description { parameters: parameter_types(&plan)?, schema: Arc::new(plan.schema().as_arrow().clone()) })
+        };
+        within(Instant::now() + timeout, timeout, planned).await
+    }
+
+    async fn plan(&self, request: &SqlRequest, door: Door) -> Result<(SessionState, LogicalPlan, OffsetVector)> {
+        let statement = match door {
+            Door::Api => parse_one(&request.sql)?,
+            Door::Psql => self.parse_psql(&request.sql)?,
+        };
+        check_statement(&statement)?;
+        let view = self.views.view();
+        let offsets = view.vector.clone();
+        let cut = Cut { tenant: request.tenant.clone(), as_of: request.as_of };
+        let tables = Arc::new(Tables { view, providers: Arc::clone(&self.providers), cut });
+        let (base, system) = match door {
+            Door::Api => (&self.plain, None),
+            Door::Psql => (&self.psql, self.system.clone()),
+        };
+        let state = self.session(base, Catalog { tables, system })?;
+        let plan = state.statement_to_plan(statement).await.map_err(Error::of_plan)?;
+        check_plan(&plan)?;
+        Ok((state, plan, offsets))
+    }
+
+    fn parse_psql(&self, sql: &str) -> Result<Statement> {
+        let mut statements = self.parser.parse(sql).map_err(|e| Error::Syntax(e.to_string()))?;
+        match (statements.len(), statements.pop()) {
+            (1, Some(statement)) => Ok(Statement::Statement(Box::new(statement))),
+            (0, _) => Err(Error::Syntax("there is no statement".into())),
+            (n, _) => Err(Error::Refused(format!("{n} statements in one text"))),
+        }
+    }
+
+    /// A session of its own for each question: nothing that one does is seen by another.
+    fn session(&self, base: &SessionState, catalog: Catalog) -> Result<SessionState> {
+        let pool = Arc::new(GreedyMemoryPool::new(self.config.memory));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool);
+        let runtime = runtime.build_arc().map_err(|e| Error::Engine(Box::new(e)))?;
+        let builder = SessionStateBuilder::new_from_existing(base.clone());
+        let mut state = builder.with_catalog_list(catalogs(catalog)).with_runtime_env(runtime).build();
+        let options = Arc::clone(state.config_options());
+        let properties = state.execution_props_mut();
+        properties.mark_start_execution(options);
+        // What `now()` says; without it the engine refuses to run it.
+        properties.query_execution_start_time = chrono::DateTime::from_timestamp_micros(self.clock.now().0);
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl SqlEngine for Query {
+    async fn query(self: Arc<Self>, request: SqlRequest) -> Result<SqlAnswer, PortError> {
+        self.ask(request, Door::Api).await.map_err(PortError::of)
+    }
+}
+
+/// Runs planning in a task of its own, so that a plan that never yields cannot outlive its time unnoticed.
+async fn within<T: Send + 'static>(
+    deadline: Instant,
+    timeout: Duration,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let task = AbortOnDropHandle::new(tokio::spawn(work));
+    match timeout_at(deadline, task).await {
+        Err(_) => Err(Error::TimedOut { ms: timeout.as_millis() }),
+        Ok(Err(_)) => Err(Error::Lost),
+        Ok(Ok(result)) => result,
+    }
+}
+
+fn catalogs(catalog: Catalog) -> Arc<dyn CatalogProviderList> {
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Arc::new(list)
+}
+
+fn base_state(config: &QueryConfig) -> SessionState {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.partitions)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    let options = session.options_mut();
+    options.execution.enable_recursive_ctes = false;
+    options.execution.skip_physical_aggregate_schema_check = true;
+    options.execution.parquet.pushdown_filters = true;
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    let functions: HashMap<String, Arc<TableFunction>> =
+        table_functions().into_iter().map(|(name, f)| (name.to_owned(), Arc::new(TableFunction::new(name.to_owned(), f)))).collect();
+    SessionStateBuilder::new()
+        .with_config(session)
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_functions(functions)
+        .build()
+}
+
+type PsqlState = (SessionState, Option<Arc<dyn SchemaProvider>>);
+
+/// The state of the psql door. `pg_catalog` is built once, over tables without rows, so that its object ids stay the same.
+fn psql_state(plain: &SessionState, template: Catalog) -> datafusion::error::Result<PsqlState> {
+    let (tables, list) = (Arc::clone(&template.tables), MemoryCatalogProviderList::new());
+    let holder = datafusion::catalog::MemoryCatalogProvider::new();
+    datafusion::catalog::CatalogProvider::register_schema(&holder, SCHEMA, tables)?;
+    list.register_catalog(CATALOG.to_owned(), Arc::new(holder));
+    let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(Arc::new(list)).build();
+    let context = SessionContext::new_with_state(state);
+    setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+    let system = context.catalog(CATALOG).and_then(|c| c.schema("pg_catalog"));
+    Ok((context.state(), system))
+}

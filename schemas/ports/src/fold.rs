@@ -1,0 +1,42 @@
+//! Folds: facts to insights.
+
+use arrow::array::RecordBatch;
+use kiro_schemas::Micros;
+use kiro_tables::{Table, TableName};
+
+use crate::PortError;
+
+/// Rows for a derived table.
+pub type Derived = (&'static Table, RecordBatch);
+
+/// Subjects that were final before and are touched again: all their events are needed to fold them anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The table of their events.
+    pub table: TableName,
+    /// The id column of the subject in that table.
+    pub column: &'static str,
+    /// Their ids.
+    pub ids: Vec<String>,
+}
+
+/// The folds of a process, as the engine sees them: one object that takes batches of events in and gives rows out.
+///
+/// The state is a function of the *set* of events: neither order nor repetition changes it. Rows that are already in a
+/// derived table are made known by [`Folding::restore`]; [`Folding::emit`] gives only what differs from them.
+pub trait Folding: Send {
+    /// The derived tables that it writes.
+    fn outputs(&self) -> Vec<&'static Table>;
+    /// Makes known what a derived table holds already. Called before the first batch.
+    fn restore(&mut self, table: &'static Table, rows: &RecordBatch) -> Result<(), PortError>;
+    /// Folds a batch of an `_events` table.
+    fn apply(&mut self, table: &'static Table, events: &RecordBatch) -> Result<(), PortError>;
+    /// What is needed before [`Folding::emit`]; empty most of the time.
+    fn missing(&mut self) -> Vec<Missing>;
+    /// Answers [`Folding::missing`]: all events of those subjects.
+    fn supply(&mut self, table: &'static Table, events: &RecordBatch) -> Result<(), PortError>;
+    /// The rows that changed since the last call, stamped with `recorded_at`.
+    fn emit(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError>;
+    /// The subjects that are open: rows of [`TableShape::Versions`](kiro_tables::TableShape) tables that are in no file.
+    fn open(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError>;
+}

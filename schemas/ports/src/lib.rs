@@ -1,0 +1,36 @@
+//! What is needed: one trait a need, shaped by who consumes it. Adapters implement them, `server` chooses.
+//!
+//! Must not know: which adapter there is (Kafka, redb, Delta, DataFusion, SQLite, axum).
+//!
+//! ```text
+//! EventLog ─► ingest ─► TableSink        Views ─► query (SqlEngine) ─► api
+//!                │ ▲                        ▲
+//!                ▼ │ Folding                │
+//!             processors ───────────────────┘
+//! ```
+
+mod clock;
+mod error;
+mod feature;
+mod fold;
+mod log;
+mod normalise;
+mod service;
+mod sql;
+mod store;
+mod table;
+mod view;
+
+pub use clock::{Clock, SystemClock};
+pub use error::PortError;
+pub use feature::{FeatureRequest, FeatureRow, Features};
+pub use fold::{Derived, Folding, Missing};
+pub use log::{Assignment, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, Position, Record, Subscription, Watermarks};
+pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
+pub use service::{
+    Assessor, Audit, AuditEntry, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, RiskRequest, bearer,
+};
+pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
+pub use store::{Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
+pub use table::{Commit, Committed, Offsets, TableSink, TableSource, Transaction};
+pub use view::{Snapshot, TableView, TailBatch, View, Views};

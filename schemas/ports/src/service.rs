@@ -1,0 +1,188 @@
+//! What the front door asks of the rooms behind it.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kiro_schemas::gate::GateDecision;
+use kiro_schemas::risk::RiskAssessment;
+use kiro_schemas::{Micros, Secret, Tenant};
+use serde::{Deserialize, Serialize};
+
+use crate::{Headers, PortError, Principal};
+
+/// Takes events and webhooks in: checks them, then appends them. They are durable when this returns.
+#[async_trait]
+pub trait Intake: Send + Sync + std::fmt::Debug {
+    /// An event post: CloudEvents in any HTTP mode, or native JSON lines. How many events it held.
+    async fn post(&self, tenant: &Tenant, headers: &Headers, body: Bytes) -> Result<usize, PortError>;
+    /// A webhook of a platform; verifies its signature. How many records were appended.
+    async fn webhook(&self, platform: &str, headers: &Headers, body: Bytes) -> Result<usize, PortError>;
+}
+
+/// What is to be assessed.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RiskRequest {
+    /// The caller's name for what is assessed; made up when absent.
+    #[serde(default)]
+    pub deployment_id: Option<String>,
+    /// The repository or service, as in `source` of the tables.
+    pub source: String,
+    /// The pipeline; the one with most runs of that source when absent.
+    #[serde(default)]
+    pub pipeline: Option<String>,
+    /// What starts the run: `push`, `pull_request`, ….
+    #[serde(default)]
+    pub trigger: Option<String>,
+    /// The moment of prediction; now when absent.
+    #[serde(default)]
+    pub at: Option<Micros>,
+    /// Declared numeric attributes of the change.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, f64>,
+}
+
+/// Answers how likely a run or deployment fails.
+#[async_trait]
+pub trait Assessor: Send + Sync + std::fmt::Debug {
+    /// Assesses; the answer is in the log before this returns.
+    async fn assess(&self, who: &Principal, request: RiskRequest) -> Result<RiskAssessment, PortError>;
+}
+
+/// Which gate is asked, and about what.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateRequest {
+    /// The gate's name; the only gate of the type when absent.
+    #[serde(default)]
+    pub gate: Option<String>,
+    /// The gate's type: `pre_commit`, `pre_merge`, `pre_deploy`, `post_deploy`; hyphens do as well.
+    #[serde(default, rename = "type")]
+    pub gate_type: Option<String>,
+    /// The values of the gate's parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// What the risk criterion assesses.
+    #[serde(default)]
+    pub risk: Option<RiskRequest>,
+    /// Two requests with the same key are one decision.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// A gate as it may be listed.
+#[derive(Debug, Clone, Serialize)]
+pub struct GateInfo {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub gate_type: String,
+    /// Its criteria.
+    pub criteria: Vec<String>,
+    /// Its parameters.
+    pub parameters: Vec<String>,
+}
+
+/// Decides gates.
+#[async_trait]
+pub trait Decider: Send + Sync + std::fmt::Debug {
+    /// The gates that there are.
+    fn gates(&self) -> Vec<GateInfo>;
+    /// Decides; the decision is in the log before this returns.
+    async fn decide(&self, who: &Principal, request: GateRequest) -> Result<GateDecision, PortError>;
+}
+
+/// An import to begin.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewImport {
+    /// A name for people, such as the file's.
+    pub name: String,
+    /// The mapping file's text.
+    pub mapping: String,
+    /// `csv` or `json` (one document or one object a line).
+    pub format: String,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// SHA-256 of the file, hexadecimal: the same file and mapping resume the same import.
+    pub sha256: String,
+}
+
+/// How an import stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportStatus {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `receiving`, `running`, `done` or `failed`.
+    pub state: String,
+    /// Bytes received so far: where to go on.
+    pub received_bytes: u64,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Bytes read so far.
+    pub read_bytes: u64,
+    /// Rows read so far.
+    pub rows: u64,
+    /// Events appended so far.
+    pub events: u64,
+    /// Why it failed, with the line.
+    pub error: Option<String>,
+}
+
+/// Imports files as jobs of the server.
+#[async_trait]
+pub trait Imports: Send + Sync + std::fmt::Debug {
+    /// Begins an import, or finds the one that it resumes.
+    async fn begin(&self, who: &Principal, import: NewImport) -> Result<ImportStatus, PortError>;
+    /// Takes bytes from `offset` on; the last ones start the job.
+    async fn receive(&self, who: &Principal, id: &str, offset: u64, bytes: Bytes) -> Result<ImportStatus, PortError>;
+    /// How it stands.
+    async fn status(&self, who: &Principal, id: &str) -> Result<ImportStatus, PortError>;
+}
+
+/// What operators do.
+#[async_trait]
+pub trait Operations: Send + Sync + std::fmt::Debug {
+    /// How the process is: roles, log, lag, tables, gaps.
+    async fn status(&self) -> serde_json::Value;
+    /// `Ok` when it is ready to serve, else why not.
+    async fn ready(&self) -> Result<(), String>;
+    /// Trains and judges the model of a tenant now, and serves what earned its place. The report.
+    async fn evaluate_model(&self, who: &Principal) -> Result<serde_json::Value, PortError>;
+    /// Appends the dead letters of a reason prefix again; how many.
+    async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str) -> Result<u64, PortError>;
+    /// Waits until what was appended before this call can be queried, at most a few seconds.
+    async fn settle(&self) -> Result<(), PortError>;
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, Default)]
+pub struct AuditEntry {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Who did it; `-` when nobody is known.
+    pub actor: String,
+    /// What was done, such as `gate.evaluate`.
+    pub action: String,
+    /// What it was done to.
+    pub object: String,
+    /// Why it was refused; `None` when it was allowed.
+    pub refused: Option<String>,
+}
+
+/// Writes the audit log.
+#[async_trait]
+pub trait Audit: Send + Sync + std::fmt::Debug {
+    /// Appends an entry; it is durable when this returns.
+    async fn record(&self, entry: AuditEntry) -> Result<(), PortError>;
+}
+
+/// Reads the token of a request.
+#[must_use]
+pub fn bearer(headers: &Headers) -> Option<Secret> {
+    crate::header(headers, "authorization").and_then(|v| v.strip_prefix("Bearer ")).map(Secret::new)
+}

@@ -1,0 +1,62 @@
+//! The lake's tables: who writes, who reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use kiro_tables::Table;
+
+use crate::{PortError, Snapshot};
+
+/// The transactions of a table: application id to the next offset.
+pub type Offsets = BTreeMap<String, i64>;
+
+/// One partition's part of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// The application id, such as `kiro/{cluster}/{topic}/{partition}`.
+    pub app: String,
+    /// Where the table must stand before.
+    pub start: i64,
+    /// Where it stands afterwards.
+    pub next: i64,
+}
+
+/// Rows and the offsets that they came from, to be committed together.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The rows; none for a transaction-only commit.
+    pub rows: Vec<RecordBatch>,
+    /// One per partition.
+    pub transactions: Vec<Transaction>,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// It is in the table, at this version.
+    Done(i64),
+    /// Nothing of it is in the table: these applications were moved by someone else and stand there now.
+    Fenced(Vec<(String, i64)>),
+}
+
+/// Writes one table. There is one committer a table and process.
+#[async_trait]
+pub trait TableSink: Send + Sync + std::fmt::Debug {
+    /// Where the table stands; creates it if it is not there.
+    async fn offsets(&self, table: &'static Table) -> Result<Offsets, PortError>;
+    /// Commits rows and offsets together, exactly once.
+    async fn commit(&self, table: &'static Table, commit: Commit) -> Result<Committed, PortError>;
+}
+
+/// Reads one table, for folds and training.
+#[async_trait]
+pub trait TableSource: Send + Sync + std::fmt::Debug {
+    /// The newest version of a table; `None` when it is not there yet.
+    async fn snapshot(&self, table: &'static Table) -> Result<Option<Arc<dyn Snapshot>>, PortError>;
+    /// All rows of a table in batches; `columns` empty means all. Empty when the table is not there.
+    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError>;
+    /// The rows whose text column has one of the values.
+    async fn lookup(&self, table: &'static Table, column: &str, values: &[String]) -> Result<Vec<RecordBatch>, PortError>;
+}

@@ -1,0 +1,99 @@
+//! Events and webhooks in: checked, then appended; durable when answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kiro_ingest::decode::Decoder;
+use kiro_ingest::decode::http::{HttpEvent, split};
+use kiro_integrations::github;
+use kiro_ports::{EventLog, Headers, Intake, NewRecord, PortError, header};
+use kiro_schemas::{FaultKind, Secret, Tenant};
+
+/// Most events of one post.
+const MOST_EVENTS: usize = 10_000;
+/// Headers of a webhook that its normaliser needs; no others are kept.
+const KEPT_HEADERS: &[&str] = &["x-github-event", "x-github-delivery"];
+
+/// A platform's secrets and whose its events are.
+#[derive(Debug, Clone)]
+pub(crate) struct Platform {
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) tenant: Tenant,
+}
+
+/// The doors for events.
+#[derive(Clone)]
+pub(crate) struct Doors {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) topic: String,
+    pub(crate) decoder: Arc<Decoder>,
+    pub(crate) platforms: BTreeMap<String, Platform>,
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Doors {
+    fn record(&self, tenant: &Tenant, mut headers: Headers, bytes: Bytes, key: String) -> NewRecord {
+        headers.push(("kiro-tenant".to_owned(), Bytes::copy_from_slice(tenant.as_str().as_bytes())));
+        NewRecord { topic: self.topic.clone(), key: Some(Bytes::from(key)), value: bytes, headers }
+    }
+
+    /// Decodes once at the door, so that the sender hears what is wrong; the subject keeps its order by the key.
+    fn checked(&self, tenant: &Tenant, events: Vec<HttpEvent>) -> Result<Vec<NewRecord>, PortError> {
+        let check = |(index, event): (usize, HttpEvent)| {
+            let place = |error: &dyn std::fmt::Display| invalid(format!("event {}: {error}", index + 1));
+            let key = {
+                let decoded = self.decoder.decode(&self.topic, &event.headers, &event.bytes).map_err(|e| place(&e))?;
+                decoded.first().map(|e| format!("{}\n{}", e.source, e.subject_id)).unwrap_or_default()
+            };
+            Ok(self.record(tenant, event.headers, event.bytes, key))
+        };
+        events.into_iter().enumerate().map(check).collect()
+    }
+}
+
+fn invalid(what: String) -> PortError {
+    PortError { what, kind: FaultKind::Invalid, code: "KIR-1103", source: None }
+}
+
+#[async_trait]
+impl Intake for Doors {
+    async fn post(&self, tenant: &Tenant, headers: &Headers, body: Bytes) -> Result<usize, PortError> {
+        let content_type = header(headers, "content-type").unwrap_or("application/json");
+        let events = split(content_type, headers, &body).map_err(|error| invalid(error.to_string()))?;
+        if events.len() > MOST_EVENTS {
+            let what = format!("{} events in one post; at most {MOST_EVENTS} are taken", events.len());
+            return Err(PortError { what, kind: FaultKind::TooLarge, code: "KIR-1104", source: None });
+        }
+        let count = events.len();
+        let records = self.checked(tenant, events)?;
+        if !records.is_empty() {
+            self.log.append(records).await?;
+        }
+        Ok(count)
+    }
+
+    async fn webhook(&self, platform: &str, headers: &Headers, body: Bytes) -> Result<usize, PortError> {
+        let Some(known) = self.platforms.get(platform) else {
+            let what = format!("no secret is configured for {platform:?}: set sources.{platform}.secret_file");
+            return Err(PortError { what, kind: FaultKind::NotFound, code: "KIR-1105", source: None });
+        };
+        github::verify(&known.secrets, headers, &body).map_err(|refusal| PortError {
+            what: refusal.to_string(),
+            kind: FaultKind::Unauthenticated,
+            code: "KIR-1106",
+            source: None,
+        })?;
+        let mut kept: Headers = headers.iter().filter(|(name, _)| KEPT_HEADERS.contains(&name.as_str())).cloned().collect();
+        kept.push(("kiro-format".to_owned(), Bytes::copy_from_slice(platform.as_bytes())));
+        let key = header(headers, "x-github-delivery").unwrap_or_default().to_owned();
+        self.log.append(vec![self.record(&known.tenant, kept, body, key)]).await?;
+        Ok(1)
+    }
+}
