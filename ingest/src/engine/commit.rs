@@ -36,6 +36,7 @@ impl Committer {
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let is_due = tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
                 _ = idle.tick() => true,
                 _ = busy.tick() => self.has_rows(),
@@ -142,7 +143,7 @@ impl Pauses {
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.count.min(10)).min(LONGEST_PAUSE);
         self.count += 1;
-        tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
+        tokio::select! { biased; () = stop.cancelled() => {} () = sleep(pause) => {} }
         Some(())
     }
 }
@@ -150,7 +151,7 @@ impl Pauses {
 /// Takes the newest snapshots of the tables that others write.
 pub(super) async fn follow(shared: Arc<Shared>, source: Arc<dyn TableSource>, every: Duration, stop: CancellationToken) {
     loop {
-        tokio::select! { () = stop.cancelled() => return, () = sleep(every) => {} }
+        tokio::select! { biased; () = stop.cancelled() => return, () = sleep(every) => {} }
         let tables: Vec<_> = {
             let inner = shared.lock();
             let version = |s: &Option<Arc<dyn Snapshot>>| s.as_ref().map(|s| s.version());

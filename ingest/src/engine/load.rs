@@ -20,9 +20,9 @@ type Seeds = Vec<(i64, Key, TopicPartition, i64)>;
 
 impl Worker {
     /// Restores the folds and replays the lake into them.
-    pub(super) fn load(&mut self) -> EngineResult<()> {
+    pub(super) async fn load(&mut self) -> EngineResult<()> {
         for table in self.folding.outputs() {
-            let rows = self.scan(table)?;
+            let rows = self.scan(table).await?;
             for batch in batches::current(table, &rows).map_err(EngineError::rows(table.name))? {
                 if batch.num_rows() > 0 {
                     self.folding.restore(table, &batch).map_err(EngineError::port("restore a fold"))?;
@@ -31,7 +31,7 @@ impl Worker {
         }
         let mut seeds = Seeds::new();
         for table in Table::all().iter().filter(|t| t.shape == TableShape::Events && !OWN.contains(&t.name)) {
-            for batch in self.scan(table)? {
+            for batch in self.scan(table).await? {
                 self.seed(&mut seeds, &batch);
                 self.fold(table, batch)?;
             }
@@ -42,11 +42,11 @@ impl Worker {
             let place = self.window.place(&at, offset, None);
             self.window.is_repeat(key, place);
         }
-        self.load_gaps()
+        self.load_gaps().await
     }
 
-    fn scan(&self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
-        let rows = self.runtime.block_on(self.source.scan(table, &[])).map_err(EngineError::port("read a table"))?;
+    async fn scan(&mut self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
+        let rows = self.source.scan(table, &[]).await.map_err(EngineError::port("read a table"))?;
         rows.iter().map(|batch| batches::conform(table, batch)).collect::<Result<_, _>>().map_err(EngineError::rows(table.name))
     }
 
@@ -70,9 +70,9 @@ impl Worker {
         }
     }
 
-    fn load_gaps(&mut self) -> EngineResult<()> {
+    async fn load_gaps(&mut self) -> EngineResult<()> {
         let Some(table) = Table::find("ingest_gaps") else { return Ok(()) };
-        for batch in self.scan(table)? {
+        for batch in self.scan(table).await? {
             let topic = batch.column_by_name("_topic").and_then(|c| c.as_string_view_opt());
             let int = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
             let (Some(topic), Some(partition), Some(expected)) = (topic, int("_partition"), int("expected_offset")) else { continue };
@@ -85,7 +85,7 @@ impl Worker {
     }
 
     /// Answers what the folds miss from the lake and from rows that are not in it yet.
-    pub(super) fn supply(&mut self) -> EngineResult<()> {
+    pub(super) async fn supply(&mut self) -> EngineResult<()> {
         for missing in self.folding.missing() {
             let Some(table) = Table::find(missing.table) else { continue };
             let ids: HashSet<&str> = missing.ids.iter().map(String::as_str).collect();
@@ -102,7 +102,7 @@ impl Worker {
                 matches.extend(batches::matching(batch, missing.column, &ids).map_err(EngineError::rows(table.name))?);
             }
             let lookup = self.source.lookup(table, missing.column, &missing.ids);
-            for batch in self.runtime.block_on(lookup).map_err(EngineError::port("look up events"))? {
+            for batch in lookup.await.map_err(EngineError::port("look up events"))? {
                 matches.push(batches::conform(table, &batch).map_err(EngineError::rows(table.name))?);
             }
             for batch in matches {

@@ -39,28 +39,33 @@ impl EngineService {
     /// # Errors
     /// A fold failed, or the lake did not answer while the folds were loaded.
     pub async fn run(self, cancel: CancellationToken) -> EngineResult<()> {
+        self.run_with(cancel, on_a_thread).await
+    }
+
+    /// The same with the folds where the caller wants them.
+    pub(super) async fn run_with<F>(
+        self,
+        cancel: CancellationToken,
+        folds: impl FnOnce(Worker, mpsc::Receiver<Command>) -> EngineResult<F>,
+    ) -> EngineResult<()>
+    where
+        F: Future<Output = EngineResult<()>>,
+    {
         let (config, shared) = (self.config.clone(), Arc::clone(&self.shared));
         let (log, sink) = (Arc::clone(&self.ports.log), Arc::clone(&self.ports.sink));
         let stop_commits = CancellationToken::new();
-        let committers = self.spawn_committers(&stop_commits);
+        let mut committers = self.spawn_committers(&stop_commits);
         let (commands, queue) = mpsc::channel(QUEUE);
-        let (ended, worker_end) = oneshot::channel();
-        let worker = Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone());
-        std::thread::Builder::new()
-            .name("kiro-folds".to_owned())
-            .spawn(move || {
-                let result = worker.run(queue);
-                drop(ended.send(result));
-            })
-            .map_err(EngineError::Thread)?;
+        let folds = folds(Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone()), queue)?;
         info!(topics = ?config.topics, "engine started");
         let mut consumer = Consumer { shared, config, log, commands, looked_at: None };
-        // The consumer ends when it is told to, or when the thread of the folds has hung up.
-        consumer.run(sink, &cancel).await;
-        drop(consumer);
-        let outcome = worker_end.await.unwrap_or(Err(EngineError::Ended("the thread of the folds")));
+        let consumes = async move {
+            // It ends when it is told to, or when the folds have hung up; that it is dropped then ends the folds.
+            consumer.run(sink, &cancel).await;
+            drop(consumer);
+        };
+        let ((), outcome) = tokio::join!(consumes, folds);
         stop_commits.cancel();
-        let mut committers = committers;
         let mut is_whole = true;
         while let Some(ended) = committers.join_next().await {
             is_whole &= ended.is_ok();
@@ -91,6 +96,15 @@ impl EngineService {
     }
 }
 
+/// Folds work for longer than an asynchronous thread may be held up.
+fn on_a_thread(worker: Worker, queue: mpsc::Receiver<Command>) -> EngineResult<impl Future<Output = EngineResult<()>>> {
+    let (ended, end) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || drop(ended.send(runtime.block_on(worker.run(queue))));
+    std::thread::Builder::new().name("kiro-folds".to_owned()).spawn(work).map_err(EngineError::Thread)?;
+    Ok(async { end.await.unwrap_or(Err(EngineError::Ended("the thread of the folds"))) })
+}
+
 struct Consumer {
     shared: Arc<Shared>,
     config: EngineConfig,
@@ -107,6 +121,7 @@ impl Consumer {
         while !cancel.is_cancelled() && !self.commands.is_closed() {
             let commands = self.commands.clone();
             let poll = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = commands.closed() => return,
                 poll = self.next(consumer.as_mut()) => poll,
@@ -167,7 +182,7 @@ impl Consumer {
             Poll::Idle => None,
         };
         if let Some(command) = command {
-            let sent = tokio::select! { () = cancel.cancelled() => return false, sent = self.commands.send(command) => sent };
+            let sent = tokio::select! { biased; () = cancel.cancelled() => return false, sent = self.commands.send(command) => sent };
             if sent.is_err() {
                 return false;
             }

@@ -9,7 +9,6 @@ use arrow::array::RecordBatch;
 use kiro_ports::{Clock, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
 use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Rows, Stamp, Table};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -52,7 +51,6 @@ pub(super) struct Worker {
     pub(super) decoder: Arc<dyn Decode>,
     pub(super) source: Arc<dyn TableSource>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) runtime: Handle,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
@@ -89,7 +87,6 @@ impl Worker {
             decoder: ports.decoder,
             source: ports.source,
             clock: ports.clock,
-            runtime: Handle::current(),
             stop,
             window,
             known_gaps: HashSet::new(),
@@ -99,23 +96,22 @@ impl Worker {
     }
 
     /// Works until the consumer hangs up.
-    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
-        self.load()?;
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
+        self.load().await?;
         self.shared.is_loaded.store(true, Ordering::Release);
         loop {
-            let next = self.runtime.block_on(async { tokio::time::timeout(self.patience(), commands.recv()).await });
-            match next {
-                Ok(Some(command)) => self.handle(command)?,
-                Ok(None) => return self.publish(),
+            match tokio::time::timeout(self.patience(), commands.recv()).await {
+                Ok(Some(command)) => self.handle(command).await?,
+                Ok(None) => return self.publish().await,
                 Err(_) => self.release()?,
             }
             while !self.is_due()
                 && let Ok(command) = commands.try_recv()
             {
-                self.handle(command)?;
+                self.handle(command).await?;
             }
             if self.is_due() || (commands.is_empty() && self.since() >= self.state.pause) {
-                self.publish()?;
+                self.publish().await?;
             }
         }
     }
@@ -138,10 +134,10 @@ impl Worker {
         if self.staged.moves.is_empty() { TICK } else { Duration::from_millis(5) }
     }
 
-    fn handle(&mut self, command: Command) -> EngineResult<()> {
+    async fn handle(&mut self, command: Command) -> EngineResult<()> {
         match command {
-            Command::Batch(batch) => self.take(&batch),
-            Command::Gap(gap) => self.gap(&gap),
+            Command::Batch(batch) => self.take(&batch).await,
+            Command::Gap(gap) => self.gap(&gap).await,
             Command::Revoked(partitions) => {
                 for at in partitions {
                     self.state.readings.remove(&at);
@@ -164,20 +160,20 @@ impl Worker {
     }
 
     /// Takes a batch of the log.
-    fn take(&mut self, batch: &LogBatch) -> EngineResult<()> {
+    async fn take(&mut self, batch: &LogBatch) -> EngineResult<()> {
         let Some((generation, next)) = self.reading(&batch.at) else { return Ok(()) };
         if batch.next <= next {
             return Ok(());
         }
         if batch.start > next {
             let reason = format!("the log gave offset {} where {next} was to come", batch.start);
-            return self.gap(&Gap { at: batch.at.clone(), expected: next, found: Some(batch.start), reason });
+            return self.gap(&Gap { at: batch.at.clone(), expected: next, found: Some(batch.start), reason }).await;
         }
         let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
             self.state.newest = self.state.newest.max(Some(record.recorded_at));
-            self.record(&mut draft, record)?;
+            self.record(&mut draft, record).await?;
         }
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
         if let Some(letters) = draft.letters.as_mut().filter(|l| !l.is_empty()) {
@@ -198,25 +194,22 @@ impl Worker {
         Ok(())
     }
 
-    fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
+    async fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
         let batch = draft.batch;
         let named = header(&record.headers, "kiro-tenant");
         let tenant = match named {
             None => self.config.tenant.clone(),
             Some(name) if kiro_schemas::id::is_tenant(name) => Tenant::new(name),
-            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant"),
+            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant").await,
         };
         let Some(bytes) = record.value.as_ref().filter(|v| !v.is_empty()) else {
-            return self.dead_letter(
-                draft,
-                record,
-                if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" },
-            );
+            let reason = if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" };
+            return self.dead_letter(draft, record, reason).await;
         };
         let decoder = Arc::clone(&self.decoder);
         let events = match decoder.decode(&batch.at.topic, &record.headers, bytes) {
             Ok(events) => events,
-            Err(reason) => return self.dead_letter(draft, record, &reason),
+            Err(reason) => return self.dead_letter(draft, record, &reason).await,
         };
         for (index, event) in events.iter().enumerate() {
             if self.is_new(batch, record.offset, index, (&tenant, event)) {
@@ -242,7 +235,7 @@ impl Worker {
         self.state.readings.get(at).and_then(|r| r.floors.get(table)).is_none_or(|floor| offset >= *floor)
     }
 
-    fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
+    async fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
         let at = &draft.batch.at;
         if !self.is_above(at, OWN[0], record.offset) {
             return Ok(());
@@ -255,9 +248,7 @@ impl Worker {
             if self.stop.is_cancelled() {
                 return Err(EngineError::Quarantine(error));
             }
-            self.runtime.block_on(async {
-                tokio::select! { () = tokio::time::sleep(Duration::from_secs(1)) => {} () = self.stop.cancelled() => {} }
-            });
+            tokio::select! { biased; () = self.stop.cancelled() => {} () = tokio::time::sleep(Duration::from_secs(1)) => {} }
         }
         self.shared.telemetry.dead_letter();
         let tenant = header(&record.headers, "kiro-tenant").filter(|t| kiro_schemas::id::is_tenant(t));
@@ -298,7 +289,7 @@ impl Worker {
         due.into_iter().try_for_each(|(table, _, rows)| self.fold(table, rows))
     }
 
-    fn gap(&mut self, gap: &Gap) -> EngineResult<()> {
+    async fn gap(&mut self, gap: &Gap) -> EngineResult<()> {
         let Some((generation, _)) = self.reading(&gap.at) else { return Ok(()) };
         error!(at = %gap.at, expected = gap.expected, found = gap.found, reason = gap.reason, "a part of the log is missing; partition stopped");
         self.shared.telemetry.gap();
@@ -322,7 +313,7 @@ impl Worker {
             let batch = TailBatch { at: gap.at.clone(), start: gap.expected, next: gap.expected, rows };
             self.staged.rows.push((table.name, generation, batch));
         }
-        self.publish()?;
+        self.publish().await?;
         self.shared.stop(&gap.at, &gap.reason);
         Ok(())
     }
@@ -337,10 +328,10 @@ impl Worker {
             .any(|(at, _)| !inner.is_assigned || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
     }
 
-    fn publish(&mut self) -> EngineResult<()> {
+    async fn publish(&mut self) -> EngineResult<()> {
         let began = self.clock.now();
         if self.state.is_changed && !self.is_behind() {
-            self.supply()?;
+            self.supply().await?;
             let last = self.staged.moves.last().map(|(at, _, next)| (at.clone(), *next));
             let (at, next) = last.unwrap_or_else(|| (TopicPartition::new(self.config.topics.first().map_or("", String::as_str), 0), 0));
             let emitted = self.folding.emit(began).map_err(EngineError::port("take rows of the folds"))?;
