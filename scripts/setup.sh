@@ -1,18 +1,48 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the build and the tests need when run as root; else says what to install.
+# Prometheus is unpacked beside the build and not installed: its package would start a server.
 set -euo pipefail
 packages=(build-essential cmake pkg-config libssl-dev zlib1g-dev python3-venv postgresql-client)
-command -v cargo >/dev/null || { echo "A Rust toolchain is needed (1.95 or newer): see https://rustup.rs" >&2; exit 1; }
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done
-[ ${#missing[@]} -eq 0 ] && exit 0
-if [ "$(id -u)" -eq 0 ]; then
+tools="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/target}/tools"
+updated=
+update() {
+  [ -n "$updated" ] || [ "$(id -u)" -ne 0 ] || apt-get update -qq
+  updated=1
+}
+
+install_packages() {
+  local missing=()
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "Please install: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
+  update
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-else
-  echo "Please install: sudo apt-get install ${missing[*]}" >&2
-  exit 1
-fi
+}
+
+unpack_prometheus() {
+  command -v prometheus >/dev/null && command -v promtool >/dev/null && return
+  [ -x "$tools/prometheus/usr/bin/prometheus" ] && return
+  local work
+  work=$(mktemp -d)
+  update
+  if ! (cd "$work" && apt-get download -qq prometheus 2>"$work/log"); then
+    cat "$work/log" >&2
+    echo "Please install: sudo apt-get install prometheus (or run: sudo apt-get update)" >&2
+    exit 1
+  fi
+  mkdir -p "$tools"
+  dpkg-deb -x "$work"/prometheus_*.deb "$work/prometheus"
+  # Moved at once, so that a run that was broken off leaves no half of it.
+  mv "$work/prometheus" "$tools/prometheus"
+  rm -rf "$work"
+}
+
+command -v cargo >/dev/null || { echo "A Rust toolchain is needed (1.95 or newer): see https://rustup.rs" >&2; exit 1; }
+install_packages
+unpack_prometheus
