@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kirolinter/target
 CARGO_FLAGS := --profile quick --locked
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ demo: setup ## Import real CI history, ask it, judge a model; DATA=file.csv MAPP
 lint: setup ## Check formatting and lints
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace
+
+docs: ## Write docs/tables.md and docs/errors.md anew from the sources
+	mkdir -p docs
+	KIROLINTER_WRITE_DOCS=1 cargo test $(CARGO_FLAGS) -p kiro-tests --test house generated
 
 clean: ## Remove what was built
 	cargo clean

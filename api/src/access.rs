@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use kiro_ports::{AuditEntry, Principal, Role};
 use kiro_schemas::Secret;
 
+use crate::limit::{Caller, Class, Standing};
 use crate::{Error, Result, Shared, open_tenant};
 
 /// Who a route lets in.
@@ -30,43 +31,54 @@ pub struct Route {
     pub path: &'static str,
     /// Who it lets in.
     pub access: Access,
+    /// Which quota it counts against.
+    pub class: Class,
     /// What it does, for the `OpenAPI` description.
     pub summary: &'static str,
 }
 
-const fn route(method: &'static str, path: &'static str, access: Access, summary: &'static str) -> Route {
-    Route { method, path, access, summary }
+const fn ask(method: &'static str, path: &'static str, access: Access, summary: &'static str) -> Route {
+    Route { method, path, access, class: Class::Query, summary }
+}
+
+const fn send(method: &'static str, path: &'static str, access: Access, summary: &'static str) -> Route {
+    Route { method, path, access, class: Class::Ingest, summary }
+}
+
+const fn probe(path: &'static str, summary: &'static str) -> Route {
+    Route { method: "GET", path, access: Access::Open, class: Class::Free, summary }
 }
 
 /// All routes. A route that is not here is refused, whatever the router knows.
 pub const ROUTES: &[Route] = &[
-    route("GET", "/healthz", Access::Open, "Whether the process runs"),
-    route("GET", "/readyz", Access::Open, "Whether it is ready to serve, and why not"),
-    route("GET", "/openapi.json", Access::Open, "This description"),
-    route("GET", "/metrics", Access::Needs(Role::Viewer), "Metrics in the Prometheus text format"),
-    route("POST", "/webhooks/{platform}", Access::Open, "A platform's webhook; verified by its signature"),
-    route("POST", "/api/v1/events", Access::Needs(Role::Ingest), "Events: CloudEvents (single, batch, binary) or native JSON lines"),
-    route("POST", "/api/v1/query", Access::Needs(Role::Viewer), "One read-only SQL statement"),
-    route("GET", "/api/v1/tables", Access::Needs(Role::Viewer), "The tables and their columns"),
-    route("POST", "/api/v1/risk", Access::Needs(Role::Viewer), "The risk of a run or deployment, with its reasons"),
-    route("GET", "/api/v1/gates", Access::Needs(Role::Viewer), "The gates"),
-    route("POST", "/api/v1/gates/evaluate", Access::Needs(Role::Developer), "A gate's decision, with its evidence"),
-    route("POST", "/api/v1/imports", Access::Needs(Role::Operator), "Begins or resumes an import"),
-    route("GET", "/api/v1/imports/{id}", Access::Needs(Role::Operator), "How an import stands"),
-    route("PUT", "/api/v1/imports/{id}/bytes", Access::Needs(Role::Operator), "Bytes of an import, from `offset` on"),
-    route("GET", "/api/v1/tokens", Access::Needs(Role::Admin), "The tokens of the tenant"),
-    route("POST", "/api/v1/tokens", Access::Needs(Role::Admin), "Creates a token; its text is shown once"),
-    route("DELETE", "/api/v1/tokens/{name}", Access::Needs(Role::Admin), "Revokes a token"),
-    route("POST", "/api/v1/models/evaluate", Access::Needs(Role::Operator), "Trains and judges the model now"),
-    route("POST", "/api/v1/dead-letters/replay", Access::Needs(Role::Operator), "Appends dead letters again"),
-    route("POST", "/api/v1/settle", Access::Needs(Role::Viewer), "Waits until what was appended before can be queried"),
-    route("GET", "/api/v1/status", Access::Needs(Role::Viewer), "How the process is"),
+    probe("/healthz", "Whether the process runs"),
+    probe("/readyz", "Whether it is ready to serve, and why not"),
+    ask("GET", "/openapi.json", Access::Open, "This description"),
+    ask("GET", "/metrics", Access::Needs(Role::Viewer), "Metrics in the Prometheus text format"),
+    send("POST", "/webhooks/{platform}", Access::Open, "A platform's webhook; verified by its signature"),
+    send("POST", "/api/v1/events", Access::Needs(Role::Ingest), "Events: CloudEvents (single, batch, binary) or native JSON lines"),
+    ask("POST", "/api/v1/query", Access::Needs(Role::Viewer), "One read-only SQL statement"),
+    ask("GET", "/api/v1/tables", Access::Needs(Role::Viewer), "The tables and their columns"),
+    ask("POST", "/api/v1/risk", Access::Needs(Role::Viewer), "The risk of a run or deployment, with its reasons"),
+    ask("GET", "/api/v1/gates", Access::Needs(Role::Viewer), "The gates"),
+    ask("POST", "/api/v1/gates/evaluate", Access::Needs(Role::Developer), "A gate's decision, with its evidence"),
+    send("POST", "/api/v1/imports", Access::Needs(Role::Operator), "Begins or resumes an import"),
+    send("GET", "/api/v1/imports/{id}", Access::Needs(Role::Operator), "How an import stands"),
+    send("PUT", "/api/v1/imports/{id}/bytes", Access::Needs(Role::Operator), "Bytes of an import, from `offset` on"),
+    ask("GET", "/api/v1/tokens", Access::Needs(Role::Admin), "The tokens of the tenant"),
+    ask("POST", "/api/v1/tokens", Access::Needs(Role::Admin), "Creates a token; its text is shown once"),
+    ask("DELETE", "/api/v1/tokens/{name}", Access::Needs(Role::Admin), "Revokes a token"),
+    ask("POST", "/api/v1/models/evaluate", Access::Needs(Role::Operator), "Trains and judges the model now"),
+    ask("POST", "/api/v1/dead-letters/replay", Access::Needs(Role::Operator), "Appends dead letters again"),
+    ask("POST", "/api/v1/settle", Access::Needs(Role::Viewer), "Waits until what was appended before can be queried"),
+    ask("GET", "/api/v1/status", Access::Needs(Role::Viewer), "How the process is"),
 ];
 
-/// Lets a request through to its route, or refuses and audits it.
+/// Lets a request through to its route, or refuses and audits it; the answer tells what is left of the caller's quota.
 pub(crate) async fn guard(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    match admit(&state, &head).await {
+    let mut standing = None;
+    let mut response = match admit(&state, &head, &mut standing).await {
         Ok(principal) => {
             if let Some(principal) = principal {
                 head.extensions.insert(principal);
@@ -74,18 +86,29 @@ pub(crate) async fn guard(State(state): State<Shared>, request: Request, next: N
             next.run(Request::from_parts(head, body)).await
         }
         Err(error) => error.into_response(),
+    };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
     }
+    response
 }
 
-async fn admit(state: &Shared, request: &Parts) -> Result<Option<Principal>> {
+async fn admit(state: &Shared, request: &Parts, standing: &mut Option<Standing>) -> Result<Option<Principal>> {
     let path = request.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let method = if request.method == Method::HEAD { "GET" } else { request.method.as_str() };
     let Some(route) = ROUTES.iter().find(|r| r.path == path && r.method == method) else {
         return Err(Error::NoRoute { path: request.uri.path().to_owned() });
     };
+    let principal = if route.access == Access::Open { None } else { identify(state, request).await? };
+    // Counted before anything is refused: who guesses tokens runs out of tries, and cannot fill the audit log.
+    *standing = count(state, request, route.class, principal.as_ref());
+    if let Some(over) = standing.filter(|s| s.is_over) {
+        state.telemetry.limited(over.class);
+        return Err(Error::TooMany { class: over.class.as_str(), retry_after_seconds: over.reset_seconds() });
+    }
     let Access::Needs(needed) = route.access else { return Ok(None) };
     let action = format!("{} {}", route.method, route.path);
-    let Some(principal) = identify(state, request).await? else {
+    let Some(principal) = principal else {
         refuse(state, None, &action, "no valid token").await;
         return Err(Error::Unauthenticated);
     };
@@ -94,6 +117,11 @@ async fn admit(state: &Shared, request: &Parts) -> Result<Option<Principal>> {
         return Err(Error::Forbidden { needed, has: principal.role });
     }
     Ok(Some(principal))
+}
+
+fn count(state: &Shared, request: &Parts, class: Class, principal: Option<&Principal>) -> Option<Standing> {
+    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(at)| at.ip());
+    state.limiter.count(class, Caller::of(principal, peer), state.ports.clock.now())
 }
 
 async fn identify(state: &Shared, request: &Parts) -> Result<Option<Principal>> {
@@ -123,7 +151,7 @@ fn is_local_host(request: &Parts) -> bool {
 }
 
 async fn refuse(state: &Shared, who: Option<&Principal>, action: &str, reason: &str) {
-    state.telemetry.refused.inc();
+    state.telemetry.refused(action, reason);
     let entry = AuditEntry {
         tenant: who.map_or_else(open_tenant, |p| p.tenant.clone()),
         actor: who.map_or_else(|| "-".to_owned(), |p| p.name.clone()),

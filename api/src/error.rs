@@ -1,7 +1,10 @@
 //! What can go wrong at the door itself.
 
 use kiro_ports::{PortError, Role};
-use kiro_schemas::{Blame, Fault, FaultKind};
+use kiro_schemas::{Blame, Fault, FaultKind, Retry};
+
+/// What is not there now may be there after this.
+const BACK_OFF_SECONDS: u64 = 5;
 
 /// A request that the door refuses, or a port's error on its way out.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +35,20 @@ pub enum Error {
         /// What is wrong, with its place.
         what: String,
     },
+    /// The quota of the caller is used up.
+    #[error("too many requests of the class {class}: try again in {retry_after_seconds} s")]
+    TooMany {
+        /// The class of routes.
+        class: &'static str,
+        /// When the next request is let in.
+        retry_after_seconds: u64,
+    },
     /// An answer could not be encoded.
     #[error("cannot encode the answer: {0}")]
     Encode(#[from] arrow::error::ArrowError),
+    /// A handler panicked; the request ends, the process goes on.
+    #[error("a request handler panicked")]
+    Panicked,
     /// A metric is registered twice.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -51,14 +65,15 @@ impl Fault for Error {
             Self::Forbidden { .. } => FaultKind::Forbidden,
             Self::NoRoute { .. } => FaultKind::NotFound,
             Self::BadRequest { .. } => FaultKind::Invalid,
-            Self::Encode(_) | Self::Metrics(_) => FaultKind::Internal,
+            Self::TooMany { .. } => FaultKind::Throttled,
+            Self::Encode(_) | Self::Metrics(_) | Self::Panicked => FaultKind::Internal,
         }
     }
 
     fn blame(&self) -> Blame {
         match self {
             Self::Port(error) => error.blame(),
-            Self::Encode(_) | Self::Metrics(_) => Blame::Ours,
+            Self::Encode(_) | Self::Metrics(_) | Self::Panicked => Blame::Ours,
             _ => Blame::Caller,
         }
     }
@@ -72,6 +87,18 @@ impl Fault for Error {
             Self::BadRequest { .. } => "KIR-1004",
             Self::Encode(_) => "KIR-1005",
             Self::Metrics(_) => "KIR-1006",
+            Self::Panicked => "KIR-1007",
+            Self::TooMany { .. } => "KIR-1008",
+        }
+    }
+}
+
+impl Error {
+    /// When to try again, for those who may.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { retry_after_seconds, .. } => Some(*retry_after_seconds),
+            _ => (self.retry() == Retry::Backoff).then_some(BACK_OFF_SECONDS),
         }
     }
 }

@@ -5,12 +5,13 @@
 //! Entry points: [`router`] (everything), [`access::ROUTES`] (each route with the role that it needs).
 //!
 //! ```text
-//! request ─► access (who, role, audit of refusals) ─► route ─► port ─► answer or problem (RFC 9457)
+//! request ─► access (who, quota, role, audit of refusals) ─► route ─► port ─► answer or problem (RFC 9457)
 //! ```
 
 pub mod access;
 mod encode;
 mod error;
+mod limit;
 mod openapi;
 mod problem;
 mod routes;
@@ -25,7 +26,10 @@ use axum::middleware;
 use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
+use crate::limit::Limiter;
+
 pub use error::{Error, Result};
+pub use limit::{Class, Limits, Quota};
 pub use telemetry::Telemetry;
 
 /// What the front door needs.
@@ -62,11 +66,13 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Time for a request, but for imports and queries, which have their own.
     pub timeout: Duration,
+    /// How often each caller may ask.
+    pub limits: Limits,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { loopback_open: false, max_body_bytes: 25 << 20, timeout: Duration::from_mins(1) }
+        Self { loopback_open: false, max_body_bytes: 25 << 20, timeout: Duration::from_mins(1), limits: Limits::default() }
     }
 }
 
@@ -76,6 +82,7 @@ pub(crate) struct State {
     pub(crate) ports: ApiPorts,
     pub(crate) config: ApiConfig,
     pub(crate) telemetry: Telemetry,
+    pub(crate) limiter: Limiter,
 }
 
 pub(crate) type Shared = Arc<State>;
@@ -86,7 +93,8 @@ pub(crate) type Shared = Arc<State>;
 /// A metric is registered twice.
 pub fn router(ports: ApiPorts, config: ApiConfig) -> Result<Router> {
     let telemetry = Telemetry::new(&ports.registry)?;
-    let state: Shared = Arc::new(State { ports, config, telemetry });
+    let limiter = Limiter::new(config.limits);
+    let state: Shared = Arc::new(State { ports, config, telemetry, limiter });
     let limit = state.config.max_body_bytes;
     let timeout = state.config.timeout;
     Ok(routes::all()

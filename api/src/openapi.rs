@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::Class;
 use crate::access::{Access, ROUTES};
 
 /// The description of all routes.
@@ -19,6 +20,17 @@ pub(crate) fn description() -> Value {
                 "default": {"description": "a problem", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}},
             },
         });
+        if route.class != Class::Free {
+            operation["responses"]["429"] = json!({
+                "description": "over the quota of the caller",
+                "headers": {
+                    "Retry-After": {"description": "seconds until the next request is let in", "schema": {"type": "integer"}},
+                    "RateLimit-Policy": {"description": "the quota", "schema": {"type": "string"}},
+                    "RateLimit": {"description": "what is left of it", "schema": {"type": "string"}},
+                },
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            });
+        }
         if let Access::Needs(role) = route.access {
             operation["security"] = json!([{"token": []}]);
             operation["x-role"] = json!(role.as_str());

@@ -51,8 +51,8 @@ impl IntoResponse for Error {
             tracing::error!(code = self.code(), error = %text, "request failed");
         }
         let mut response = body(status, title, detail, self.code());
-        if self.retry() == Retry::Backoff {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(seconds) = self.retry_after_seconds() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -65,5 +65,5 @@ impl IntoResponse for Error {
 pub(crate) fn of_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     tracing::error!(panic = text.as_deref().unwrap_or("?"), "a request handler panicked");
-    body(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "see the server's log", "KIR-1099")
+    Error::Panicked.into_response()
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::encode::{self, Form};
-use crate::{Error, Result, Shared, openapi};
+use crate::{Error, Result, Shared, openapi, telemetry};
 
 /// The router without its layers.
 pub(crate) fn all() -> Router<Shared> {
@@ -58,8 +58,8 @@ async fn ready_show(State(state): State<Shared>) -> Response {
     }
 }
 
-async fn metrics_show(State(state): State<Shared>) -> Result<Response> {
-    let text = TextEncoder::new().encode_to_string(&state.ports.registry.gather())?;
+async fn metrics_show(State(state): State<Shared>, Extension(who): Extension<Principal>) -> Result<Response> {
+    let text = TextEncoder::new().encode_to_string(&telemetry::visible(&state.ports.registry, &who.tenant))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 

@@ -149,10 +149,10 @@ impl Fault for RowError {
 
     fn code(&self) -> &'static str {
         match &self.problem {
-            RowProblem::Column { .. } => "KIR-0220",
-            RowProblem::Value { .. } => "KIR-0221",
-            RowProblem::TooLong => "KIR-0222",
-            RowProblem::Csv(_) => "KIR-0223",
+            RowProblem::Column { .. } => "KIR-0230",
+            RowProblem::Value { .. } => "KIR-0231",
+            RowProblem::TooLong => "KIR-0232",
+            RowProblem::Csv(_) => "KIR-0233",
             RowProblem::Json(error) => error.code(),
         }
     }
@@ -199,8 +199,12 @@ impl Mapping {
             Json::Array(rows) => rows,
             row => vec![row],
         };
-        let rows: Vec<Vec<row::Cell>> = rows.into_iter().map(row::flat).collect();
-        Ok((1_u64..).zip(rows).map(move |(line, cells)| self.row(line, &cells, false)))
+        let rows: Vec<_> = rows.into_iter().map(row::flat).collect();
+        let read = move |(line, cells): (u64, Result<Vec<row::Cell>, RowProblem>)| match cells {
+            Ok(cells) => self.row(line, &cells, false),
+            Err(problem) => Err(RowError { line, problem }),
+        };
+        Ok((1_u64..).zip(rows).map(read))
     }
 
     /// The rows of NDJSON, one document a line.

@@ -17,7 +17,7 @@ use crate::Result;
 use crate::hashing::Hashing;
 use crate::run::Run;
 use crate::versions::{Versions, finish};
-use history::{Began, Ended, History};
+use history::{Began, Ended, History, Name};
 
 #[derive(Debug)]
 struct Pipeline {
@@ -65,11 +65,12 @@ impl State {
         let name = run.pipeline?;
         let start = run.started_at.or(run.queued_at).or(run.finished_at)?;
         let is_pull_request = is_pull_request(run.trigger);
+        let name_of_run = Arc::new(Name { id: run.run_id.into(), attempt: run.attempt });
         let began =
-            Began { start, key, id: run.run_id.into(), attempt: run.attempt, is_pull_request, declared: self.declared_of(run.attributes) };
+            Began { start, key, name: Arc::clone(&name_of_run), is_pull_request, declared: self.declared_of(run.attributes) };
         // Others learn from a run after it began, even where the clocks say otherwise.
         let known_at = run.known_at.max(start.saturating_add(1));
-        let ended = run.is_final.then(|| Ended { known_at, start, key, is_failure: run.label(), is_pull_request });
+        let ended = run.is_final.then(|| Ended { known_at, start, key, name: name_of_run, is_failure: run.label(), is_pull_request });
         Some(Held { pipeline: self.pipeline(run, name), began, ended })
     }
 
@@ -96,7 +97,7 @@ impl State {
         let old = old.as_ref().filter(|old| old.pipeline == new.pipeline);
         let before = (old.map(|o| &o.began), old.and_then(|o| o.ended.as_ref()));
         if before != (Some(&new.began), new.ended.as_ref()) {
-            self.pipelines[new.pipeline].history.replace(key, before, (Some(new.began.clone()), new.ended));
+            self.pipelines[new.pipeline].history.replace(key, before, (Some(new.began.clone()), new.ended.clone()));
             self.mark(new.pipeline);
         }
         self.held.insert(key, new);
@@ -154,7 +155,7 @@ impl FeatureFold {
             pipeline.history.refresh(|began, (history, known)| {
                 let mut values = Vec::with_capacity(32);
                 values.extend(names.iter().cloned());
-                values.extend([Value::text(&*began.id), Value::Int(began.attempt), Value::Time(Micros(began.start))]);
+                values.extend([Value::text(&*began.name.id), Value::Int(began.name.attempt), Value::Time(Micros(began.start))]);
                 values.extend(history.into_iter().map(Value::Float));
                 values.push(Value::Int(i64::try_from(known).unwrap_or(i64::MAX)));
                 let texts = began.declared.iter().map(|(at, v)| (Cow::Borrowed(&*declared[usize::from(*at)]), Cow::Owned(v.to_string())));

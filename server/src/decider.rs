@@ -13,6 +13,7 @@ use kiro_schemas::{Event, FaultKind, OffsetVector, Subject, Value};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::error::Error;
 use crate::journal::Journal;
 use crate::rows;
 
@@ -33,7 +34,7 @@ pub(crate) struct Gates {
 impl Gates {
     fn find(&self, request: &GateRequest) -> Result<&Gate, PortError> {
         let Some(name) = request.gate.as_deref().or(request.gate_type.as_deref()) else {
-            return Err(PortError { what: "a gate or a type is needed".into(), kind: FaultKind::Invalid, code: "KIR-1102", source: None });
+            return Err(Error::NoGate.into());
         };
         self.file.find(name).map_err(PortError::of)
     }

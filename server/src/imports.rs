@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use crate::error::Error;
 use crate::journal::Journal;
 
 /// Events that are appended at a time.
@@ -45,12 +46,11 @@ pub(crate) struct Importer {
 }
 
 fn refused(kind: FaultKind, what: impl Into<String>) -> PortError {
-    PortError { what: what.into(), kind, code: "KIR-1110", source: None }
+    Error::Import { kind, what: what.into() }.into()
 }
 
 fn io(error: std::io::Error) -> PortError {
-    let kind = if error.kind() == std::io::ErrorKind::StorageFull { FaultKind::NoSpace } else { FaultKind::Internal };
-    PortError { what: format!("cannot keep the import's bytes: {error}"), kind, code: "KIR-1111", source: Some(Box::new(error)) }
+    Error::ImportBytes(error).into()
 }
 
 impl Importer {

@@ -9,7 +9,9 @@ use kiro_ingest::decode::Decoder;
 use kiro_ingest::decode::http::{HttpEvent, split};
 use kiro_integrations::github;
 use kiro_ports::{EventLog, Headers, Intake, NewRecord, PortError, header};
-use kiro_schemas::{FaultKind, Secret, Tenant};
+use kiro_schemas::{Secret, Tenant};
+
+use crate::error::Error;
 
 /// Most events of one post.
 const MOST_EVENTS: usize = 10_000;
@@ -59,7 +61,7 @@ impl Doors {
 }
 
 fn invalid(what: String) -> PortError {
-    PortError { what, kind: FaultKind::Invalid, code: "KIR-1103", source: None }
+    Error::Event(what).into()
 }
 
 #[async_trait]
@@ -68,8 +70,7 @@ impl Intake for Doors {
         let content_type = header(headers, "content-type").unwrap_or("application/json");
         let events = split(content_type, headers, &body).map_err(|error| invalid(error.to_string()))?;
         if events.len() > MOST_EVENTS {
-            let what = format!("{} events in one post; at most {MOST_EVENTS} are taken", events.len());
-            return Err(PortError { what, kind: FaultKind::TooLarge, code: "KIR-1104", source: None });
+            return Err(Error::ManyEvents { count: events.len(), most: MOST_EVENTS }.into());
         }
         let count = events.len();
         let records = self.checked(tenant, events)?;
@@ -81,15 +82,9 @@ impl Intake for Doors {
 
     async fn webhook(&self, platform: &str, headers: &Headers, body: Bytes) -> Result<usize, PortError> {
         let Some(known) = self.platforms.get(platform) else {
-            let what = format!("no secret is configured for {platform:?}: set sources.{platform}.secret_file");
-            return Err(PortError { what, kind: FaultKind::NotFound, code: "KIR-1105", source: None });
+            return Err(Error::NoPlatform { platform: platform.to_owned() }.into());
         };
-        github::verify(&known.secrets, headers, &body).map_err(|refusal| PortError {
-            what: refusal.to_string(),
-            kind: FaultKind::Unauthenticated,
-            code: "KIR-1106",
-            source: None,
-        })?;
+        github::verify(&known.secrets, headers, &body).map_err(|refusal| Error::Signature(refusal.to_string()))?;
         let mut kept: Headers = headers.iter().filter(|(name, _)| KEPT_HEADERS.contains(&name.as_str())).cloned().collect();
         kept.push(("kiro-format".to_owned(), Bytes::copy_from_slice(platform.as_bytes())));
         let key = header(headers, "x-github-delivery").unwrap_or_default().to_owned();

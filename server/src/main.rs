@@ -9,6 +9,7 @@
 mod config;
 mod decider;
 mod environment;
+mod error;
 mod imports;
 mod intake;
 mod journal;

@@ -9,7 +9,7 @@ use kiro_ports::{
     Assessor, AuditEntry, FeatureRequest, Features, PortError, Principal, RiskRequest, SqlEngine, SqlRequest, TableSource, Views,
 };
 use kiro_schemas::risk::RiskAssessment;
-use kiro_schemas::{Event, FaultKind, SourceUrl, Subject, Tenant, Value};
+use kiro_schemas::{Event, SourceUrl, Subject, Tenant, Value};
 use kiro_store::Store;
 use kiro_tables::Table;
 use object_store::path::Path;
@@ -17,6 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::error::Error;
 use crate::journal::Journal;
 use crate::rows;
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Shelf {
 }
 
 fn internal(what: String) -> PortError {
-    PortError { what, kind: FaultKind::Internal, code: "KIR-1107", source: None }
+    Error::Model(what).into()
 }
 
 impl Shelf {
@@ -102,12 +103,7 @@ impl Shelf {
         let fit = tokio::task::spawn_blocking(move || RiskModel::fit(&examples, &EvaluationConfig::default()));
         let model = fit.await.map_err(|e| internal(format!("training broke: {e}")))?.map_err(PortError::of)?;
         let json = model.to_json().map_err(PortError::of)?;
-        self.files.put(&path(model.version()), json.into_bytes().into()).await.map_err(|e| PortError {
-            what: format!("cannot keep the model's file: {e}"),
-            kind: FaultKind::Unavailable,
-            code: "KIR-1108",
-            source: None,
-        })?;
+        self.files.put(&path(model.version()), json.into_bytes().into()).await.map_err(Error::ModelFile)?;
         let report = serde_json::to_value(model.judgement()).map_err(|e| internal(e.to_string()))?;
         self.journal.append(tenant, &[self.event(&model, count, &report)]).await?;
         self.store.set_setting(&setting(tenant), model.version(), self.journal.clock.now()).await.map_err(PortError::of)?;

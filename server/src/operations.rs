@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
 use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, SqlEngine, SqlRequest};
-use kiro_schemas::{FaultKind, TopicPartition};
+use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::models::Shelf;
 use crate::rows;
 
@@ -98,11 +99,6 @@ impl Operations for Desk {
                 self.engine.reached(at, marks.high - 1).await;
             }
         };
-        tokio::time::timeout(SETTLE, all).await.map_err(|_elapsed| PortError {
-            what: format!("what was appended cannot be queried after {} s", SETTLE.as_secs()),
-            kind: FaultKind::TimedOut,
-            code: "KIR-1109",
-            source: None,
-        })
+        tokio::time::timeout(SETTLE, all).await.map_err(|_elapsed| Error::Settle(SETTLE).into())
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kiro_ports::{PortError, SqlEngine, SqlRequest};
-use kiro_schemas::{FaultKind, OffsetVector};
+use kiro_schemas::OffsetVector;
 use serde_json::{Map, Value};
+
+use crate::error::Error;
 
 /// Columns and rows of an answer, and which part of the log it includes.
 pub(crate) struct Answer {
@@ -29,10 +31,5 @@ pub(crate) async fn ask(engine: &Arc<dyn SqlEngine>, request: SqlRequest) -> Res
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> PortError {
-    PortError {
-        what: format!("cannot read an answer: {error}"),
-        kind: FaultKind::Internal,
-        code: "KIR-1101",
-        source: Some(Box::new(error)),
-    }
+    Error::Answer(Box::new(error)).into()
 }

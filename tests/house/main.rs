@@ -2,6 +2,7 @@
 
 mod arrows;
 mod documents;
+mod generated;
 mod sizes;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! What is known of one pipeline at a moment, and the features that follow from it.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 use kiro_schemas::Micros;
 
@@ -15,23 +17,30 @@ const KIND_WEIGHT: f64 = 0.2;
 const LONGEST_GAP: f64 = 1e7;
 const LONGEST_SINCE_FAILURE: f64 = 1e8;
 
+/// Names a run within its pipeline, and orders those that began at the same moment: digests would order them by chance.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    pub(super) id: Box<str>,
+    pub(super) attempt: i64,
+}
+
 /// A run that began.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Began {
     pub(super) start: i64,
     pub(super) key: u128,
-    pub(super) id: Box<str>,
-    pub(super) attempt: i64,
+    pub(super) name: Arc<Name>,
     pub(super) is_pull_request: bool,
     pub(super) declared: Vec<(u16, f64)>,
 }
 
 /// A run that ended: from `known_at` on, and never before it began, others may learn from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) known_at: i64,
     pub(super) start: i64,
     pub(super) key: u128,
+    pub(super) name: Arc<Name>,
     /// `None` when its outcome tells nothing.
     pub(super) is_failure: Option<bool>,
     pub(super) is_pull_request: bool,
@@ -51,10 +60,13 @@ struct Known {
 
 impl Known {
     fn after(before: Option<&Self>, ended: Ended) -> Self {
-        let is_failure = ended.is_failure == Some(true);
+        let (is_failure, start) = (ended.is_failure == Some(true), ended.start);
         let label = f64::from(u8::from(is_failure));
         let kind = usize::from(ended.is_pull_request);
-        let mut next = before.map_or_else(|| Self::none(ended), |b| Self { ended, ..b.clone() });
+        let mut next = match before {
+            Some(before) => Self { ended, ..before.clone() },
+            None => Self::none(ended),
+        };
         next.failures += usize::from(is_failure);
         for (decayed, half_life) in next.decayed.iter_mut().zip(HALF_LIVES) {
             let weight = 1.0 - 0.5_f64.powf(1.0 / half_life);
@@ -67,17 +79,20 @@ impl Known {
             (false, s) => s.min(0) - 1,
         };
         if is_failure {
-            next.last_failure = Some(ended.start);
+            next.last_failure = Some(start);
         }
         next
     }
 
-    const fn none(ended: Ended) -> Self {
+    fn none(ended: Ended) -> Self {
         Self { ended, failures: 0, decayed: [PRIOR; 3], kind_last: [0.0; 2], kind_decayed: [PRIOR; 2], streak: 0, last_failure: None }
     }
 
-    const fn order(&self) -> (i64, u128) {
-        (self.ended.start, self.ended.key)
+}
+
+impl Ended {
+    fn order(&self) -> (i64, &Name) {
+        (self.start, &self.name)
     }
 }
 
@@ -115,7 +130,7 @@ impl History {
             self.new_began.insert(key, new.0);
         }
         if old.1 != new.1.as_ref() {
-            for known_at in [old.1.map(|e| e.known_at), new.1.map(|e| e.known_at)].into_iter().flatten() {
+            for known_at in [old.1, new.1.as_ref()].map(|e| e.map(|e| e.known_at)).into_iter().flatten() {
                 lower(&mut self.low_known, known_at);
                 lower(&mut self.stale_from, known_at);
             }
@@ -131,7 +146,7 @@ impl History {
             let mut rest = self.began.split_off(from);
             rest.retain(|b| !new.contains_key(&b.key));
             rest.extend(new.into_values().flatten());
-            rest.sort_by(|a, b| (a.start, &a.id, a.attempt).cmp(&(b.start, &b.id, b.attempt)));
+            rest.sort_by(|a, b| (a.start, &a.name).cmp(&(b.start, &b.name)));
             self.began.append(&mut rest);
         }
         if let Some(low) = self.low_known.take() {
@@ -141,7 +156,7 @@ impl History {
             let mut rest = self.ended.split_off(from);
             rest.retain(|e| !new.contains_key(&e.key));
             rest.extend(new.into_values().flatten());
-            rest.sort_by_key(|e| (e.known_at, e.start, e.key));
+            rest.sort_by(|a, b| (a.known_at, a.order()).cmp(&(b.known_at, b.order())));
             self.ended.append(&mut rest);
         }
     }
@@ -153,10 +168,10 @@ impl History {
             return;
         }
         let gone = self.ended[cursor..self.cursor].iter().filter(|e| e.is_failure.is_some());
-        let first = gone.map(|e| (e.start, e.key)).min();
+        let first = gone.map(Ended::order).min();
+        let from = first.map(|first| self.known.partition_point(|k| k.ended.order() < first));
         self.cursor = cursor;
-        if let Some(first) = first {
-            let from = self.known.partition_point(|k| k.order() < first);
+        if let Some(from) = from {
             let rest = self.known.split_off(from);
             self.extend(rest.into_iter().map(|k| k.ended).filter(|e| e.known_at < low).collect());
         }
@@ -167,14 +182,14 @@ impl History {
         self.rewind(at.saturating_add(1));
         let news = self.ended[self.cursor..].iter().take_while(|e| e.known_at <= at);
         let count = news.clone().count();
-        let mut news: Vec<_> = news.filter(|e| e.is_failure.is_some()).copied().collect();
+        let mut news: Vec<_> = news.filter(|e| e.is_failure.is_some()).cloned().collect();
         self.cursor += count;
-        if let Some(first) = news.iter().map(|e| (e.start, e.key)).min() {
-            let from = self.known.partition_point(|k| k.order() < first);
+        if let Some(first) = news.iter().map(Ended::order).min() {
+            let from = self.known.partition_point(|k| k.ended.order() < first);
             if from < self.known.len() {
                 news.extend(self.known.split_off(from).into_iter().map(|k| k.ended));
             }
-            news.sort_by_key(|e| (e.start, e.key));
+            news.sort_by(|a, b| a.order().cmp(&b.order()));
             self.extend(news);
         }
     }

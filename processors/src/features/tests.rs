@@ -1,8 +1,10 @@
 //! Features against an oracle that is written from their definitions and knows no state.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::history::{Began, Ended, History};
+use super::history::{Began, Ended, History, Name};
 
 #[derive(Debug, Clone, Copy)]
 struct Fact {
@@ -51,9 +53,10 @@ fn oracle(all: &[Fact], at: i64, kind: bool) -> Vec<f64> {
 }
 
 fn put(history: &mut History, key: usize, fact: &Fact) {
-    let (key, id) = (key as u128, format!("{key:04}").into());
-    let began = Began { start: fact.start, key, id, attempt: 1, is_pull_request: fact.kind, declared: vec![] };
-    let ended = Ended { known_at: fact.known_at, start: fact.start, key, is_failure: fact.label, is_pull_request: fact.kind };
+    let name = Arc::new(Name { id: format!("{key:04}").into(), attempt: 1 });
+    let key = key as u128;
+    let began = Began { start: fact.start, key, name: Arc::clone(&name), is_pull_request: fact.kind, declared: vec![] };
+    let ended = Ended { known_at: fact.known_at, start: fact.start, key, name, is_failure: fact.label, is_pull_request: fact.kind };
     history.replace(key, (None, None), (Some(began), Some(ended)));
 }
 
@@ -95,6 +98,22 @@ proptest! {
         }
         prop_assert_eq!(whole.at(second * SECOND, true), cut.at(second * SECOND, true));
     }
+}
+
+#[test]
+fn twins_are_ordered_by_name_not_by_digest() {
+    let rows = [[0, 1], [1, 0]].map(|keys| {
+        let mut history = History::default();
+        for (key, (name, is_failure)) in keys.into_iter().zip([("a", true), ("b", false)]) {
+            let name = Arc::new(Name { id: name.into(), attempt: 1 });
+            let began = Began { start: 0, key, name: Arc::clone(&name), is_pull_request: false, declared: vec![] };
+            let ended = Ended { known_at: SECOND, start: 0, key, name, is_failure: Some(is_failure), is_pull_request: false };
+            history.replace(key, (None, None), (Some(began), Some(ended)));
+        }
+        history.at(100 * SECOND, false).0
+    });
+    assert_eq!(rows[0], rows[1]);
+    assert_eq!(rows[0][..2], [0.0, 1.0], "b came last, a before it");
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! What the adapters of this program itself refuse or cannot do.
+
+use std::time::Duration;
+
+use kiro_ports::PortError;
+use kiro_schemas::{Blame, Fault, FaultKind};
+
+/// A failure of a door or a job of this program.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// An answer of the SQL engine could not be read.
+    #[error("cannot read an answer: {0}")]
+    Answer(Box<dyn std::error::Error + Send + Sync>),
+    /// A gate was asked without a name or a type.
+    #[error("a gate or a type is needed")]
+    NoGate,
+    /// A posted event cannot be understood; its place is told.
+    #[error("{0}")]
+    Event(String),
+    /// A post holds more events than are taken at once.
+    #[error("{count} events in one post; at most {most} are taken")]
+    ManyEvents {
+        /// How many there were.
+        count: usize,
+        /// How many are taken.
+        most: usize,
+    },
+    /// A platform posts to us for which no secret is configured.
+    #[error("no secret is configured for {platform:?}: set sources.{platform}.secret_file")]
+    NoPlatform {
+        /// The platform of the address.
+        platform: String,
+    },
+    /// The signature of a webhook does not hold.
+    #[error("{0}")]
+    Signature(String),
+    /// A model could not be trained or read.
+    #[error("{0}")]
+    Model(String),
+    /// The file of a model could not be kept.
+    #[error("cannot keep the model's file: {0}")]
+    ModelFile(object_store::Error),
+    /// What was appended is not visible in SQL in time.
+    #[error("what was appended cannot be queried after {} s", .0.as_secs())]
+    Settle(Duration),
+    /// An import is refused: its mapping, size, tenant or name.
+    #[error("{what}")]
+    Import {
+        /// The kind of refusal.
+        kind: FaultKind,
+        /// Why.
+        what: String,
+    },
+    /// The bytes of an import could not be kept.
+    #[error("cannot keep the import's bytes: {0}")]
+    ImportBytes(std::io::Error),
+}
+
+impl Fault for Error {
+    fn kind(&self) -> FaultKind {
+        match self {
+            Self::Answer(_) | Self::Model(_) => FaultKind::Internal,
+            Self::NoGate | Self::Event(_) => FaultKind::Invalid,
+            Self::ManyEvents { .. } => FaultKind::TooLarge,
+            Self::NoPlatform { .. } => FaultKind::NotFound,
+            Self::Signature(_) => FaultKind::Unauthenticated,
+            Self::ModelFile(_) => FaultKind::Unavailable,
+            Self::Settle(_) => FaultKind::TimedOut,
+            Self::Import { kind, .. } => *kind,
+            Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
+            Self::ImportBytes(_) => FaultKind::Internal,
+        }
+    }
+
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Answer(_) | Self::Model(_) => Blame::Ours,
+            Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) => Blame::External,
+            _ => Blame::Caller,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "KIR-1101",
+            Self::NoGate => "KIR-1102",
+            Self::Event(_) => "KIR-1103",
+            Self::ManyEvents { .. } => "KIR-1104",
+            Self::NoPlatform { .. } => "KIR-1105",
+            Self::Signature(_) => "KIR-1106",
+            Self::Model(_) => "KIR-1107",
+            Self::ModelFile(_) => "KIR-1108",
+            Self::Settle(_) => "KIR-1109",
+            Self::Import { .. } => "KIR-1110",
+            Self::ImportBytes(_) => "KIR-1111",
+        }
+    }
+}
+
+impl From<Error> for PortError {
+    fn from(error: Error) -> Self {
+        Self::of(error)
+    }
+}
