@@ -29,14 +29,14 @@ unpack_prometheus() {
   command -v prometheus >/dev/null && command -v promtool >/dev/null && return
   [ -x "$tools/prometheus/usr/bin/prometheus" ] && return
   local work
-  work=$(mktemp -d)
+  mkdir -p "$tools"
+  work=$(mktemp -d "$tools/new.XXXXXX")
   update
   if ! (cd "$work" && apt-get download -qq prometheus 2>"$work/log"); then
     cat "$work/log" >&2
     echo "Please install: sudo apt-get install prometheus (or run: sudo apt-get update)" >&2
     exit 1
   fi
-  mkdir -p "$tools"
   dpkg-deb -x "$work"/prometheus_*.deb "$work/prometheus"
   # Moved at once, so that a run that was broken off leaves no half of it.
   mv "$work/prometheus" "$tools/prometheus"

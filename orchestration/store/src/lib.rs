@@ -1,4 +1,4 @@
-//! Decisions to disk: tokens, what still has to be sent, import jobs, settings.
+//! Decisions to disk: tokens, what still has to be sent, leases, settings.
 //!
 //! Must not know: HTTP, the event log, the lake, what is sent to whom.
 //!
@@ -8,11 +8,12 @@
 //! Store::open ── migrations ──► SQLite file (one process) | PostgreSQL (several)
 //!    ├── Tokens   SHA-256 of 256 random bits, SCRAM verifier
 //!    ├── Outbox   waiting ── due ──► waiting, later ── done | failed ──► done | dead
-//!    └── import jobs, settings
+//!    ├── leases   one holder at a time, counted by epochs
+//!    └── settings
 //! ```
 
 mod error;
-mod jobs;
+mod leases;
 mod outbox;
 mod schema;
 mod scram;
@@ -20,6 +21,6 @@ mod store;
 mod tokens;
 
 pub use error::{Error, Result};
-pub use jobs::{ImportJob, ImportState};
+pub use leases::Lease;
 pub use outbox::{DeadDelivery, MAX_ATTEMPTS};
 pub use store::{Store, StoreConfig};

@@ -4,8 +4,10 @@ use crate::store::{Pool, with_pool};
 use crate::{Error, Result};
 
 /// SQLite's and PostgreSQL's form of each version, from 1.
-const MIGRATIONS: &[(&str, &str)] =
-    &[(include_str!("../migrations/sqlite/0001_begin.sql"), include_str!("../migrations/postgres/0001_begin.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    (include_str!("../migrations/sqlite/0001_begin.sql"), include_str!("../migrations/postgres/0001_begin.sql")),
+    (include_str!("../migrations/sqlite/0002_leases.sql"), include_str!("../migrations/postgres/0002_leases.sql")),
+];
 
 /// Brings the schema to the newest version.
 pub(crate) async fn migrate(pool: &Pool) -> Result<()> {

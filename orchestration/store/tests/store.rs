@@ -1,11 +1,12 @@
 //! The store on real files, and on a real PostgreSQL where one is named.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use kiro_ports::{NewDelivery, NewToken, Outbox, Role, Tokens};
 use kiro_schemas::{FaultKind, Micros, Secret, Tenant};
-use kiro_store::{ImportJob, ImportState, MAX_ATTEMPTS, Store, StoreConfig};
+use kiro_store::{MAX_ATTEMPTS, Store, StoreConfig};
 
 const NOW: Micros = Micros(1_795_426_800_000_000);
 
@@ -21,20 +22,6 @@ fn delivery(key: &str) -> NewDelivery {
     NewDelivery { key: key.to_owned(), tenant: Tenant::default(), target: "t".to_owned(), payload: format!("{{\"key\":\"{key}\"}}") }
 }
 
-fn job(id: &str, tenant: &str) -> ImportJob {
-    ImportJob {
-        id: id.to_owned(),
-        tenant: Tenant::new(tenant),
-        name: "history.csv".to_owned(),
-        state: ImportState::Running,
-        rows_done: 1,
-        bytes_done: 20,
-        bytes_total: None,
-        error: None,
-        updated_at: NOW,
-    }
-}
-
 async fn keys(store: &Store, now: Micros, retry_at: Micros) -> Vec<String> {
     store.due(now, retry_at, 100).await.expect("due").into_iter().map(|due| due.delivery.key).collect()
 }
@@ -43,7 +30,8 @@ async fn keys(store: &Store, now: Micros, retry_at: Micros) -> Vec<String> {
 async fn conforms(store: &Store) {
     tokens_conform(store).await;
     outbox_conforms(store).await;
-    jobs_conform(store).await;
+    leases_conform(store).await;
+    one_of_many_takes(std::slice::from_ref(store)).await;
     assert_eq!(store.setting("a").await.expect("read"), None);
     store.set_setting("a", "1", NOW).await.expect("written");
     store.set_setting("a", "2", NOW).await.expect("written");
@@ -114,21 +102,40 @@ async fn outbox_conforms(store: &Store) {
     assert_eq!(store.prune_deliveries(NOW.plus(1000)).await.expect("pruned"), 1);
 }
 
-async fn jobs_conform(store: &Store) {
-    let mut ours = job("j1", "default");
-    store.put_import(&ours).await.expect("written");
-    assert_eq!(store.put_import(&job("j1", "others")).await.map_err(|e| e.to_string()), Err("no such import job: \"j1\"".to_owned()));
-    ours.state = ImportState::Failed;
-    (ours.rows_done, ours.bytes_total, ours.error) = (7, Some(40), Some("line 8".to_owned()));
-    ours.updated_at = NOW.plus(5);
-    store.put_import(&ours).await.expect("written");
-    store.put_import(&job("j2", "default")).await.expect("written");
-    assert_eq!(store.import(&ours.tenant, "j1").await.expect("read"), Some(ours.clone()));
-    assert_eq!(store.import(&Tenant::new("others"), "j1").await.expect("read"), None);
-    assert_eq!(store.imports(&ours.tenant, 10).await.expect("listed").iter().map(|j| j.id.as_str()).collect::<Vec<_>>(), ["j1", "j2"]);
-    let mut large = job("j3", "default");
-    large.rows_done = u64::MAX;
-    assert!(store.put_import(&large).await.is_err());
+async fn leases_conform(store: &Store) {
+    let take = async |holder: &str, now: i64, until: i64| {
+        store.take_lease("fold/0", holder, NOW.plus(now), NOW.plus(until)).await.expect("asked")
+    };
+    let first = take("a", 0, 10).await.expect("free");
+    assert_eq!((first.epoch, store.lease("fold/0").await.expect("read")), (1, Some(first.clone())));
+    assert_eq!(take("b", 9, 19).await, None, "a has it");
+    assert_eq!(take("a", 9, 19).await, None, "taken is taken, also for a process of the same name");
+    assert!(store.renew_lease(&first, NOW.plus(20)).await.expect("asked"));
+    assert_eq!(take("b", 19, 29).await, None, "it was renewed");
+    let second = take("b", 20, 30).await.expect("its time is over");
+    assert_eq!(second.epoch, 2, "each holder has an epoch of its own");
+    assert!(!store.renew_lease(&first, NOW.plus(40)).await.expect("asked"), "a was too late");
+    assert!(!store.release_lease(&first).await.expect("asked"), "and gives nothing back");
+    assert!(store.release_lease(&second).await.expect("asked"));
+    let third = take("b", 21, 31).await.expect("given back");
+    assert_eq!(third.epoch, 3);
+    assert!(!store.renew_lease(&second, NOW.plus(40)).await.expect("asked"), "the same holder in an older epoch");
+    let other = store.take_lease("fold/1", "c", NOW, NOW.plus(10)).await.expect("asked").expect("another lease");
+    assert_eq!(other.epoch, 1);
+    assert_eq!(store.lease("fold/2").await.expect("read"), None);
+}
+
+/// However many come at once, one gets it.
+async fn one_of_many_takes(stores: &[Store]) {
+    let takers = (0..20).map(|number| {
+        let store = stores[number % stores.len()].clone();
+        tokio::spawn(async move { store.take_lease("race", &number.to_string(), NOW, NOW.plus(10)).await.expect("asked") })
+    });
+    let mut taken = 0;
+    for taker in takers.collect::<Vec<_>>() {
+        taken += usize::from(taker.await.expect("joined").is_some());
+    }
+    assert_eq!(taken, 1);
 }
 
 #[tokio::test]
@@ -231,15 +238,40 @@ async fn a_killed_claimer_loses_nothing() {
     assert_eq!(keys(&store, NOW.plus(50), NOW.plus(99)).await, ["claimed"], "what was sent stays sent");
 }
 
-/// Needs an empty database: `KIRO_TEST_POSTGRES=postgres://…`.
+/// A real PostgreSQL, which ends when it is dropped.
+struct Postgres {
+    script: Child,
+    url: Secret,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/postgres.sh");
+        let mut script = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("scripts/postgres.sh");
+        let mut url = String::new();
+        BufReader::new(script.stdout.take().expect("a pipe")).read_line(&mut url).expect("a line");
+        assert!(!url.trim().is_empty(), "scripts/postgres.sh could not start PostgreSQL; its stderr says why");
+        Self { script, url: Secret::new(url.trim()) }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.script.stdin.take());
+        self.script.wait().expect("it ended");
+    }
+}
+
 #[tokio::test]
 async fn postgres_conforms() {
-    let Some(url) = std::env::var_os("KIRO_TEST_POSTGRES") else {
-        eprintln!("\n*** NOT RUN: KIRO_TEST_POSTGRES names no database; PostgreSQL was not tested ***\n");
-        return;
-    };
-    let url = Secret::new(url.into_string().expect("text"));
-    let (one, two) = tokio::join!(Store::open(StoreConfig::Postgres(url.clone())), Store::open(StoreConfig::Postgres(url)));
-    conforms(&one.expect("a store")).await;
-    assert_eq!(two.expect("a second store").setting("a").await.expect("read").as_deref(), Some("2"));
+    let postgres = Postgres::start();
+    let open = || Store::open(StoreConfig::Postgres(postgres.url.clone()));
+    let (one, two) = tokio::join!(open(), open());
+    let (one, two) = (one.expect("a store"), two.expect("a second store"));
+    conforms(&one).await;
+    assert_eq!(two.setting("a").await.expect("read").as_deref(), Some("2"));
+    one.renew_lease(&one.lease("race").await.expect("read").expect("taken"), Micros(0)).await.expect("given back");
+    one_of_many_takes(&[one.clone(), two.clone()]).await;
+    one.close().await;
+    two.close().await;
 }
