@@ -114,15 +114,25 @@ impl Decoder {
 
     fn check(&self, event: &Event<'_>) -> Result<(), DecodeError> {
         let limits = &self.limits;
-        let most = |what, size, limit| if size > limit { Err(DecodeError::TooLarge { what, size, limit }) } else { Ok(()) };
-        most("number of attributes", event.attributes.len(), limits.attributes)?;
-        most("event id", event.id.len(), limits.value_bytes)?;
-        most("source", event.source.len(), limits.value_bytes)?;
-        most("subject id", event.subject_id.len(), limits.value_bytes)?;
+        json::at_most("number of attributes", event.attributes.len(), limits.attributes)?;
+        json::at_most("event id", event.id.len(), limits.value_bytes)?;
+        json::at_most("source", event.source.len(), limits.value_bytes)?;
+        json::at_most("subject id", event.subject_id.len(), limits.value_bytes)?;
         for (key, value) in &event.attributes {
-            most("attribute name", key.len(), limits.key_bytes)?;
-            most("attribute value", value.len(), limits.value_bytes)?;
+            json::at_most("attribute name", key.len(), limits.key_bytes)?;
+            json::at_most("attribute value", value.len(), limits.value_bytes)?;
         }
-        Ok(())
+        check_times(event)
+    }
+}
+
+/// Whoever said it: what is stored lies in the years that are stored.
+fn check_times(event: &Event<'_>) -> Result<(), DecodeError> {
+    let columns = event.spec().columns.iter().zip(&event.fields).filter_map(|(column, value)| Some((column.name, value.as_time()?)));
+    let named = [("time", Some(event.time)), ("known_at", event.known_at)];
+    let mut times = named.into_iter().filter_map(|(name, time)| Some((name, time?))).chain(columns);
+    match times.find(|(_, time)| !time.is_storable()) {
+        Some((name, _)) => Err(DecodeError::shape(name, "must lie between 1970 and 9999")),
+        None => Ok(()),
     }
 }

@@ -50,9 +50,9 @@ pub(super) fn event_of(mut document: Json<'_>) -> Result<Event<'_>, DecodeError>
     event.id = context.take_text("id").unwrap_or_default();
     if our == Subject::Other {
         event.set_text("type", context.take_text("type"));
-        content.flatten("", &mut event.attributes);
+        content.flatten("", &mut event.attributes)?;
     } else {
-        fill(&mut event, content, &subject, &predicate);
+        fill(&mut event, content, &subject, &predicate)?;
     }
     if let Some(custom) = document.take("customData") {
         fill_custom(&mut event, custom)?;
@@ -188,8 +188,8 @@ fn columns_of(key: &str, subject: &str) -> &'static [&'static str] {
     }
 }
 
-fn fill<'a>(event: &mut Event<'a>, content: Json<'a>, subject: &str, predicate: &str) {
-    let Json::Object(pairs) = content else { return };
+fn fill<'a>(event: &mut Event<'a>, content: Json<'a>, subject: &str, predicate: &str) -> Result<(), DecodeError> {
+    let Json::Object(pairs) = content else { return Ok(()) };
     for (key, mut value) in pairs {
         let columns = columns_of(&key, subject);
         let has_column = columns.iter().any(|column| event.spec().field(column).is_some());
@@ -204,7 +204,7 @@ fn fill<'a>(event: &mut Event<'a>, content: Json<'a>, subject: &str, predicate: 
             let known = key != "outcome" || Outcome::parse(&text).is_some();
             put(event, &key, if known { columns } else { &["status"] }, text);
         }
-        value.flatten(&key, &mut event.attributes);
+        value.flatten(&key, &mut event.attributes)?;
     }
     if event.subject == Subject::Deployment {
         event.set("outcome", Value::text("success"));
@@ -216,6 +216,7 @@ fn fill<'a>(event: &mut Event<'a>, content: Json<'a>, subject: &str, predicate: 
     if predicate == "skipped" && event.subject == Subject::TestResult {
         event.set("outcome", Value::text("skip"));
     }
+    Ok(())
 }
 
 /// The documented keys of `customData` fill columns; its other scalars are attributes.

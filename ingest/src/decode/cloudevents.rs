@@ -84,7 +84,7 @@ impl<'a> Envelope<'a> {
         event.attributes = self.extensions;
         if let Some(data) = data {
             let prefix = if matches!(data, Json::Object(_)) { "" } else { "data" };
-            data.flatten(prefix, &mut event.attributes);
+            data.flatten(prefix, &mut event.attributes)?;
         }
         Ok(event)
     }

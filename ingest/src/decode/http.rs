@@ -9,8 +9,11 @@ use serde_json::value::RawValue;
 
 use super::DecodeError;
 use super::cloudevents::starts_with;
+use super::json::at_most;
 
 const STRUCTURED: &str = "application/cloudevents+json";
+/// Most events of one post: a line of two bytes would take a hundred in memory.
+const MOST_EVENTS: usize = 100_000;
 
 /// One event of a post, ready to append to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,7 @@ fn record(name: &str, value: &'static str, bytes: Bytes) -> HttpEvent {
 
 fn elements(body: &Bytes, name: &str, value: &'static str) -> Result<Vec<HttpEvent>, DecodeError> {
     let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| DecodeError::json(&error))?;
+    at_most("number of events", elements.len(), MOST_EVENTS)?;
     let mut events = Vec::with_capacity(elements.len());
     for (index, element) in elements.into_iter().enumerate() {
         let bytes = body.slice_ref(element.get().as_bytes());
@@ -72,6 +76,7 @@ fn lines(body: &Bytes) -> Result<Vec<HttpEvent>, DecodeError> {
         if let Err(error) = serde_json::from_slice::<&RawValue>(line) {
             return Err(at(events.len(), DecodeError::json(&error)));
         }
+        at_most("number of events", events.len() + 1, MOST_EVENTS)?;
         events.push(record("kiro-format", "native", body.slice_ref(line)));
     }
     Ok(events)

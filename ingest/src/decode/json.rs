@@ -8,6 +8,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::DecodeError;
 
+/// Most pairs that flattening gives.
+const MOST_PAIRS: usize = 1_024;
+/// Longest name that it gives, in bytes.
+const MOST_NAME: usize = 1_024;
+
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json<'a> {
@@ -105,26 +110,33 @@ impl<'a> Json<'a> {
     }
 
     /// Flattens into `prefix.key` pairs of scalars; arrays count their elements from 0.
-    pub fn flatten(self, prefix: &str, out: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) {
-        let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    ///
+    /// # Errors
+    /// [`DecodeError::TooLarge`]: a name is repeated for each value below it, so that a small document could fill the memory.
+    pub fn flatten(self, prefix: &str, out: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Result<(), DecodeError> {
         match self {
-            Self::Object(pairs) => {
-                for (key, value) in pairs {
-                    value.flatten(&join(&key), out);
-                }
-            }
+            Self::Object(pairs) => pairs.into_iter().try_for_each(|(key, value)| value.flatten(&join(prefix, &key)?, out)),
             Self::Array(values) => {
-                for (at, value) in values.into_iter().enumerate() {
-                    value.flatten(&join(&at.to_string()), out);
-                }
+                values.into_iter().enumerate().try_for_each(|(at, value)| value.flatten(&join(prefix, &at.to_string())?, out))
             }
             scalar => {
-                if let Some(text) = scalar.scalar() {
-                    out.push((Cow::Owned(prefix.to_owned()), text));
-                }
+                let Some(text) = scalar.scalar() else { return Ok(()) };
+                at_most("number of attributes", out.len() + 1, MOST_PAIRS)?;
+                out.push((Cow::Owned(prefix.to_owned()), text));
+                Ok(())
             }
         }
     }
+}
+
+/// `prefix.key`, unless it is too long.
+pub(crate) fn join(prefix: &str, key: &str) -> Result<String, DecodeError> {
+    at_most("attribute name", prefix.len() + 1 + key.len(), MOST_NAME)?;
+    Ok(if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") })
+}
+
+pub(crate) fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), DecodeError> {
+    if size > limit { Err(DecodeError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
 #[derive(Clone, Copy)]

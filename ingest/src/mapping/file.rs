@@ -14,6 +14,8 @@ use super::time::{self, TimeForm, TimeRule};
 use super::{EventRule, FieldRule, From, Mapping, Reading, Target, row};
 
 const MAX_FILE_BYTES: usize = 256 << 10;
+/// Each gives an event a row.
+const MAX_EVENTS: usize = 64;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +130,9 @@ fn check(raw: Raw) -> Result<Mapping, Vec<Problem>> {
     check.source = raw.source.map(|source| (source.value, source.referenced.line()));
     if raw.events.is_empty() {
         check.report("events", 0, "is empty");
+    }
+    if raw.events.len() > MAX_EVENTS {
+        check.report("events", 0, format!("has {} entries, more than {MAX_EVENTS}", raw.events.len()));
     }
     let mut events = Vec::with_capacity(raw.events.len());
     for (at, event) in raw.events.into_iter().enumerate() {

@@ -7,24 +7,33 @@ use kiro_schemas::subject::Kind;
 use kiro_schemas::{Event, Micros, Outcome, Value};
 
 use super::{EventRule, FieldRule, From, MAX_LINE_BYTES, Mapping, Reading, Row, RowError, RowProblem, Target};
-use crate::decode::json::Json;
+use crate::decode::json::{Json, at_most, join};
+use crate::decode::{DecodeError, Limits};
+
+/// Most columns of a row.
+const MOST_CELLS: usize = 4_096;
 
 /// A column of a row with its value.
 pub(super) type Cell = (String, Option<String>);
 
 /// The scalars of a JSON row by path; `null` is an empty cell.
-pub(super) fn flat(row: Json<'_>) -> Vec<Cell> {
+pub(super) fn flat(row: Json<'_>) -> Result<Vec<Cell>, RowProblem> {
     let mut cells = Vec::new();
-    flatten(row, "", &mut cells);
-    cells
+    flatten(row, "", &mut cells).map_err(RowProblem::Json)?;
+    Ok(cells)
 }
 
-fn flatten(value: Json<'_>, prefix: &str, out: &mut Vec<Cell>) {
-    let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+fn flatten(value: Json<'_>, prefix: &str, out: &mut Vec<Cell>) -> Result<(), DecodeError> {
     match value {
-        Json::Object(pairs) => pairs.into_iter().for_each(|(key, value)| flatten(value, &join(&key), out)),
-        Json::Array(values) => values.into_iter().enumerate().for_each(|(at, value)| flatten(value, &join(&at.to_string()), out)),
-        scalar => out.push((prefix.to_owned(), scalar.scalar().map(Cow::into_owned))),
+        Json::Object(pairs) => pairs.into_iter().try_for_each(|(key, value)| flatten(value, &join(prefix, &key)?, out)),
+        Json::Array(values) => {
+            values.into_iter().enumerate().try_for_each(|(at, value)| flatten(value, &join(prefix, &at.to_string())?, out))
+        }
+        scalar => {
+            at_most("number of values of a row", out.len() + 1, MOST_CELLS)?;
+            out.push((prefix.to_owned(), scalar.scalar().map(Cow::into_owned)));
+            Ok(())
+        }
     }
 }
 
@@ -64,9 +73,12 @@ impl Mapping {
             event.id = id;
         }
         if self.keep {
+            let limits = Limits::default();
             let is_used = |name: &str| rule.fields.iter().any(|field| matches!(&field.from, From::Column(column) if column == name));
             for (name, value) in cells {
                 if let Some(value) = value.as_ref().filter(|value| !value.is_empty() && !is_used(name)) {
+                    at_most("number of attributes", event.attributes.len() + 1, limits.attributes).map_err(RowProblem::Json)?;
+                    at_most("attribute name", name.len(), limits.key_bytes).map_err(RowProblem::Json)?;
                     event.attributes.push((Cow::Owned(name.clone()), Cow::Owned(value.clone())));
                 }
             }
@@ -90,6 +102,7 @@ fn read(rule: &FieldRule, cells: &[Cell], strict: bool) -> Result<Value<'static>
         },
     };
     let text = match rule.words.iter().find(|(from, _)| from == text) {
+        Some((_, to)) if to.is_empty() => return Ok(Value::Null),
         Some((_, to)) => to.as_str(),
         None if text.is_empty() => return Ok(Value::Null),
         None if !rule.words.is_empty() => return Err(value_error(rule, format!("{text:?} is not in the map"))),
@@ -187,6 +200,11 @@ impl<R: Read> Iterator for CsvRows<'_, R> {
                 Err(error) => return Some(Err(self.fail(&error))),
                 Ok(true) => {
                     let line = self.record.position().map_or(0, csv::Position::line);
+                    if self.record.len() > MOST_CELLS {
+                        self.ended = true;
+                        let problem = RowProblem::Csv(format!("{} columns, the limit is {MOST_CELLS}", self.record.len()));
+                        return Some(Err(RowError { line, problem }));
+                    }
                     let Some(names) = &self.names else {
                         let names = self.record.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned());
                         self.names = Some(names.collect());
