@@ -18,7 +18,7 @@ use crate::pipeline_health::PipelineHealth;
 use crate::run::RunColumns;
 use crate::subjects::Subjects;
 use crate::versions::table_of;
-use crate::{Result, Shard};
+use crate::{Result, Shard, telemetry};
 
 const RUNS: &str = "pipeline_runs";
 
@@ -66,6 +66,14 @@ impl Processors {
             features,
         };
         Ok((processors, reader))
+    }
+
+    /// Makes the health of pipelines visible in a registry.
+    ///
+    /// # Errors
+    /// [`Error::Metrics`](crate::Error::Metrics) when it is in it already.
+    pub fn register(&self, registry: &prometheus::Registry) -> Result<()> {
+        telemetry::register(self.health.days(), registry)
     }
 
     fn fold(&mut self, table: &'static Table, events: &RecordBatch, is_supplied: bool) -> Result<()> {

@@ -55,13 +55,16 @@ pub enum Error {
         /// The table.
         table: &'static str,
     },
+    /// A metric is registered twice.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
             Self::MissingColumn { .. } | Self::ColumnType { .. } | Self::NullValue { .. } => FaultKind::Invalid,
-            Self::Build { .. } | Self::UnknownTable { .. } => FaultKind::Internal,
+            Self::Build { .. } | Self::UnknownTable { .. } | Self::Metrics(_) => FaultKind::Internal,
         }
     }
 
@@ -76,6 +79,7 @@ impl Fault for Error {
             Self::NullValue { .. } => "KIR-0503",
             Self::Build { .. } => "KIR-0504",
             Self::UnknownTable { .. } => "KIR-0505",
+            Self::Metrics(_) => "KIR-0506",
         }
     }
 }

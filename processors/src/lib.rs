@@ -24,6 +24,7 @@ mod origin;
 mod pipeline_health;
 mod run;
 mod subjects;
+mod telemetry;
 mod versions;
 
 pub use chain::{FoldConfig, Processors};

@@ -1,10 +1,13 @@
 //! The `pipeline_health` fold: how the runs of a pipeline and branch went, day by day, exactly.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use hashbrown::{HashMap, HashSet};
 use kiro_ports::Derived as Output;
 use kiro_schemas::{Micros, Value};
 use kiro_tables::{Rows, Table};
 
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -42,19 +45,19 @@ impl Sample {
         }
     }
 
-    /// The quantile, null when there is no value.
+    /// The quantile; none when there is no value.
     ///
     /// # Source
     /// `percentile_cont` of DataFusion 55: linear interpolation at `q·(n-1)`, the weight cut to a millionth.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the index lies between 0 and the length")]
-    fn quantile(&mut self, q: f64) -> Value<'static> {
+    fn quantile(&mut self, q: f64) -> Option<f64> {
         self.sort();
-        let Some(last) = self.values.len().checked_sub(1) else { return Value::Null };
+        let last = self.values.len().checked_sub(1)?;
         let index = q * last as f64;
         let (below, above) = (index.floor() as usize, index.ceil() as usize);
         let weight = ((index - below as f64) * 1e6).trunc() / 1e6;
         let (lower, upper) = (self.values[below] as f64, self.values[above.min(last)] as f64);
-        Value::Float(lower + (upper - lower) * weight)
+        Some(lower + (upper - lower) * weight)
     }
 }
 
@@ -62,6 +65,8 @@ impl Sample {
 struct Day {
     /// The values of the key: tenant, source, pipeline, branch, day.
     key: Vec<Value<'static>>,
+    /// The last of them, in microseconds.
+    start: i64,
     runs: i64,
     successes: i64,
     failures: i64,
@@ -100,16 +105,25 @@ impl Day {
         let ratio = if labelled == 0 { Value::Null } else { Value::Float(self.failures as f64 / labelled as f64) };
         let mut row = self.key.clone();
         row.extend([Value::Int(self.runs), Value::Int(self.successes), Value::Int(self.failures), ratio]);
-        row.extend([self.durations.quantile(0.5), self.durations.quantile(0.95), self.queues.quantile(0.5)]);
+        let quantiles = [self.durations.quantile(0.5), self.durations.quantile(0.95), self.queues.quantile(0.5)];
+        row.extend(quantiles.map(|q| q.map_or(Value::Null, Value::Float)));
         row
     }
+}
+
+/// All days, shared with those who ask for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Days {
+    list: Vec<Day>,
+    /// When rows were last asked for: a day beyond is no news.
+    now: Micros,
 }
 
 /// The fold.
 #[derive(Debug)]
 pub(crate) struct PipelineHealth {
     hashing: Hashing,
-    days: Vec<Day>,
+    days: Arc<Mutex<Days>>,
     by_key: HashMap<u128, usize>,
     parts: HashMap<u128, Part>,
     dirty: HashSet<usize>,
@@ -120,7 +134,7 @@ impl PipelineHealth {
     pub(crate) fn new(table: &'static Table, hashing: &Hashing) -> Self {
         Self {
             hashing: hashing.clone(),
-            days: Vec::new(),
+            days: Arc::default(),
             by_key: HashMap::new(),
             parts: HashMap::new(),
             dirty: HashSet::new(),
@@ -135,14 +149,23 @@ impl PipelineHealth {
             return;
         }
         if let Some(old) = self.parts.remove(&key) {
-            self.days[old.day].add(&old, -1);
+            self.lock().list[old.day].add(&old, -1);
             self.dirty.insert(old.day);
         }
         if let Some(part) = part {
-            self.days[part.day].add(&part, 1);
+            self.lock().list[part.day].add(&part, 1);
             self.dirty.insert(part.day);
             self.parts.insert(key, part);
         }
+    }
+
+    /// What can be asked for metrics.
+    pub(crate) fn days(&self) -> Arc<Mutex<Days>> {
+        Arc::clone(&self.days)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Days> {
+        self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn part(&mut self, run: &Run<'_>) -> Option<Part> {
@@ -161,9 +184,9 @@ impl PipelineHealth {
         let texts = [run.tenant, run.source, run.pipeline.unwrap_or_default(), run.branch];
         let key = [Value::text(texts[0]), Value::text(texts[1]), Value::text(texts[2]), Value::text(texts[3]), Value::Time(Micros(start))];
         let hash = self.hashing.key(key.iter());
-        let days = &mut self.days;
+        let days = &mut self.days.lock().unwrap_or_else(PoisonError::into_inner).list;
         *self.by_key.entry(hash).or_insert_with(|| {
-            days.push(Day { key: key.into_iter().map(Value::into_owned).collect(), ..Day::default() });
+            days.push(Day { key: key.into_iter().map(Value::into_owned).collect(), start, ..Day::default() });
             days.len() - 1
         })
     }
@@ -173,10 +196,13 @@ impl PipelineHealth {
         let mut rows = Rows::new(self.versions.table);
         let mut dirty: Vec<_> = self.dirty.drain().collect();
         dirty.sort_unstable();
+        let days = Arc::clone(&self.days);
+        let mut days = days.lock().unwrap_or_else(PoisonError::into_inner);
+        days.now = recorded_at;
         for at in dirty {
-            let values = self.days[at].values();
+            let values = days.list[at].values();
             let key = self.versions.key(&values);
-            if self.days[at].runs > 0 || self.versions.contains(key) {
+            if days.list[at].runs > 0 || self.versions.contains(key) {
                 self.versions.offer(&mut rows, key, &values, recorded_at)?;
             }
         }

@@ -72,6 +72,7 @@ pub(crate) struct Run<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) source: &'a str,
     pub(crate) pipeline: Option<&'a str>,
+    #[expect(clippy::struct_field_names, reason = "the column's name")]
     pub(crate) run_id: &'a str,
     pub(crate) attempt: i64,
     pub(crate) outcome: Option<Outcome>,

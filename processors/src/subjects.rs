@@ -23,7 +23,24 @@ use crate::versions::{Versions, finish, push, table_of};
 use events::Events;
 use merge::{Derived, Fact, Merged, Stamp};
 
+/// What names a subject.
+#[derive(Debug, Clone, Copy)]
+struct Name<'a> {
+    origin: usize,
+    id: &'a str,
+    attempt: i64,
+}
+
+/// How an event came: its row, the time field that its transition sets, and whether it was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    row: usize,
+    implied: Option<usize>,
+    is_supplied: bool,
+}
+
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each tells which of the lists below holds it")]
 struct Entry {
     origin: usize,
     id: Box<str>,
@@ -112,7 +129,8 @@ impl Subjects {
             if !origins.get(recent).is_ours {
                 continue;
             }
-            let found = self.find(recent, subject.id, subject.attempt);
+            let name = Name { origin: recent, id: subject.id, attempt: subject.attempt };
+            let found = self.find(name);
             if is_supplied && !found.is_some_and(|at| self.entry(at).is_some_and(|e| e.is_waiting)) {
                 continue;
             }
@@ -126,14 +144,15 @@ impl Subjects {
                 known_at: subject.known_at,
             };
             let fact = Fact { stamp: Arc::new(stamp), is_final: step.is_some_and(|s| s.is_final) };
-            let at = found.unwrap_or_else(|| self.insert(origins, recent, subject.id, subject.attempt, &fact));
+            let at = found.unwrap_or_else(|| self.insert(origins, name, &fact));
             let implied = step.and_then(|s| s.sets).and_then(|name| self.spec.field(name));
-            self.merge(at, &fact, &events, (row, implied), is_supplied);
+            self.merge(at, &fact, &events, Delivery { row, implied, is_supplied });
         }
         Ok(())
     }
 
-    fn merge(&mut self, at: usize, fact: &Fact, events: &Events, (row, implied): (usize, Option<usize>), is_supplied: bool) {
+    fn merge(&mut self, at: usize, fact: &Fact, events: &Events, delivery: Delivery) {
+        let Delivery { row, implied, is_supplied } = delivery;
         self.clock += 1;
         let Some(entry) = self.slots[at].as_mut() else { return };
         entry.merged.touch(fact);
@@ -164,13 +183,13 @@ impl Subjects {
         }
     }
 
-    fn find(&self, origin: usize, id: &str, attempt: i64) -> Option<usize> {
+    fn find(&self, Name { origin, id, attempt }: Name<'_>) -> Option<usize> {
         let hash = self.hashing.of((origin, attempt, id));
         let is_it = |at: &usize| self.entry(*at).is_some_and(|e| e.origin == origin && e.attempt == attempt && &*e.id == id);
         self.index.find(hash, is_it).copied()
     }
 
-    fn insert(&mut self, origins: &Origins, origin: usize, id: &str, attempt: i64, fact: &Fact) -> usize {
+    fn insert(&mut self, origins: &Origins, Name { origin, id, attempt }: Name<'_>, fact: &Fact) -> usize {
         let hash = self.hashing.of((origin, attempt, id));
         let from = origins.get(origin);
         let mut key = vec![Value::text(&*from.tenant), Value::text(&*from.source), Value::text(id)];

@@ -59,7 +59,8 @@ pub(crate) enum Error {
 impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
-            Self::Answer(_) | Self::Model(_) => FaultKind::Internal,
+            Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
+            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) => FaultKind::Internal,
             Self::NoGate | Self::Event(_) => FaultKind::Invalid,
             Self::ManyEvents { .. } => FaultKind::TooLarge,
             Self::NoPlatform { .. } => FaultKind::NotFound,
@@ -67,8 +68,6 @@ impl Fault for Error {
             Self::ModelFile(_) => FaultKind::Unavailable,
             Self::Settle(_) => FaultKind::TimedOut,
             Self::Import { kind, .. } => *kind,
-            Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
-            Self::ImportBytes(_) => FaultKind::Internal,
         }
     }
 

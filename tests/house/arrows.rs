@@ -80,3 +80,23 @@ fn heavy_crates_stay_in_their_rooms() {
         }
     }
 }
+
+/// The features of every package, with the tests' dependencies or without.
+fn features(edges: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--locked", "--prefix=none", "--format={p} {f}", "--edges", edges])
+        .current_dir(kiro_tests::root())
+        .output()
+        .expect("cargo tree");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(|l| l.trim_end_matches(" (*)")).filter(|l| !l.starts_with("kiro-"));
+    lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn programs_and_tests_are_built_with_the_same_features() {
+    let (programs, all) = (features("normal,build"), features("normal,build,dev"));
+    let differ: Vec<_> = all.iter().filter(|line| !programs.contains(line)).collect();
+    assert!(differ.is_empty(), "name these in tests/Cargo.toml, else everything is built twice: {differ:#?}");
+}

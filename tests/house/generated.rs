@@ -121,7 +121,8 @@ fn literals(text: &str) -> Vec<String> {
 #[test]
 fn errors_are_documented() {
     let root = kiro_tests::root();
-    let (mut sections, mut used): (BTreeMap<String, (String, Codes)>, Vec<(String, String)>) = (BTreeMap::new(), Vec::new());
+    let mut sections: BTreeMap<String, (String, Codes)> = BTreeMap::new();
+    let mut used: Vec<(String, String)> = Vec::new();
     let mut seen = Codes::new();
     for path in files(&root, "rs") {
         let place = path.strip_prefix(&root).expect("below the root").display().to_string();

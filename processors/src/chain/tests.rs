@@ -53,8 +53,9 @@ fn take(current: &mut Current, derived: &[(&'static Table, RecordBatch)]) -> usi
         for row in 0..batch.num_rows() {
             count += 1;
             let at = |name: &str| format!("{:?}", columns[table.position(name).expect("a column")].value(row));
-            let key = table.key.iter().map(|name| at(name)).collect::<String>();
-            let values = columns[..columns.len() - 2].iter().map(|c| format!("{:?}|", c.value(row))).collect::<String>();
+            let key = table.key.iter().map(|name| at(name)).collect::<Vec<_>>().join("|");
+            let values: Vec<_> = columns[..columns.len() - 2].iter().map(|c| c.value(row)).collect();
+            let values = format!("{values:?}");
             let rev = columns.last().and_then(|c| c.int(row)).expect("a revision");
             let old = current.insert((table.name, key), (rev, values));
             assert!(old.is_none_or(|(old, _)| old < rev), "revisions rise");

@@ -24,6 +24,10 @@ pub struct Missing {
 ///
 /// The state is a function of the *set* of events: neither order nor repetition changes it. Rows that are already in a
 /// derived table are made known by [`Folding::restore`]; [`Folding::emit`] gives only what differs from them.
+///
+/// # Errors
+/// Each call fails when a batch is not of the shape of its table.
+#[expect(clippy::missing_errors_doc, reason = "told once, above")]
 pub trait Folding: Send {
     /// The derived tables that it writes.
     fn outputs(&self) -> Vec<&'static Table>;
