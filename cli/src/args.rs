@@ -21,7 +21,28 @@ pub(crate) struct Cli {
     #[arg(long, global = true, default_value_t = 60)]
     pub(crate) timeout: u64,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Top,
+}
+
+impl Cli {
+    /// The command, under either of its names.
+    pub(crate) fn command(self) -> Command {
+        match self.command {
+            Top::Plain(command) | Top::Devops { command } => command,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Top {
+    #[command(flatten)]
+    Plain(Command),
+    /// The same commands again.
+    #[command(hide = true)]
+    Devops {
+        #[command(subcommand)]
+        command: Command,
+    },
 }
 
 /// Forms of the output.
@@ -205,5 +226,42 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser as _};
+
+    use super::{Cli, Command, Format};
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere_under_both_names() {
+        for line in [
+            "kirolinter --format=json gate --type=pre-deploy",
+            "kirolinter gate --format json --type=pre-deploy",
+            "kirolinter gate --type=pre-deploy --format=json",
+            "kirolinter devops gate --type=pre-deploy --format=json",
+            "kirolinter devops --format=json gate --type=pre-deploy",
+            "kirolinter --format=json devops gate --type=pre-deploy",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.format, Format::Json, "{line}");
+            let Command::Gate(gate) = cli.command() else { panic!("{line}: another command") };
+            assert_eq!(gate.gate_type.as_deref(), Some("pre-deploy"), "{line}");
+        }
+        let nested = Cli::try_parse_from("kirolinter devops token list --format csv --server http://x".split(' ')).expect("a line");
+        assert_eq!((nested.format, nested.server.as_str()), (Format::Csv, "http://x"));
+    }
+
+    #[test]
+    fn a_parameter_is_a_pair() {
+        let error = Cli::try_parse_from("kirolinter gate -p pipeline".split(' ')).expect_err("no pair").to_string();
+        assert!(error.contains("NAME=VALUE"), "{error}");
     }
 }

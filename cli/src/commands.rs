@@ -16,7 +16,7 @@ use crate::{import, print};
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
     let server = Server::new(&cli)?;
     let format = cli.format;
-    match cli.command {
+    match cli.command() {
         Command::Gate(args) => return gate(&server, format, args).await,
         Command::Risk(args) => risk(&server, format, args).await?,
         Command::Query { sql, as_of } => query(&server, format, &read_text(&sql)?, as_of).await?,
@@ -93,7 +93,7 @@ async fn gate(server: &Server, format: Format, args: GateArgs) -> Result<u8> {
 
 fn print_decision(decision: &Value) -> Result<()> {
     let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
-    print::line(&format!("{}: {} ({})", text(&decision["gate"]), text(&decision["status"]), text(&decision["message"])))?;
+    print::line(&format!("{}: {}", text(&decision["status"]), text(&decision["message"])))?;
     let columns = ["criterion", "verdict", "value", "threshold", "n", "reason"].map(str::to_owned);
     let rows: Vec<Vec<Value>> = decision["criteria"]
         .as_array()

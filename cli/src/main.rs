@@ -16,11 +16,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    if arguments.get(1).is_some_and(|word| word == "devops") {
-        arguments.remove(1);
-    }
-    let cli = match args::Cli::try_parse_from(arguments) {
+    let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let is_help = !error.use_stderr();

@@ -1,5 +1,7 @@
 //! What becomes of GitHub's own example payloads.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

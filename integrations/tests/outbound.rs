@@ -1,5 +1,7 @@
 //! The client and the deliverer against real listeners.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -24,6 +24,8 @@ const SHORT_HISTORY: u64 = 20;
 const UNKNOWN_RUNS: f64 = 4.0;
 /// Contributions below this need no advice.
 const WORTH_ADVICE: f64 = 0.01;
+/// Contributions below this are told together: they would read as 0.0 points.
+const WORTH_TELLING: f64 = 0.000_5;
 
 /// What to assess.
 #[derive(Debug, Clone)]
@@ -64,7 +66,7 @@ impl RiskModel {
             interval: self.interval(&score, row),
             confidence_level: confidence(score.served, row.known_runs),
             base_score: score.base,
-            risk_factors: score.factors.into_iter().map(|(_, factor)| factor).collect(),
+            risk_factors: condensed(score.factors),
             mitigation_strategies,
             assessment_timestamp: request.now,
             model_version: self.version().to_owned(),
@@ -86,7 +88,7 @@ impl RiskModel {
             return plain("no run of the pipeline is known yet".to_owned());
         }
         let reason = judgement.reason.clone();
-        let rule = |value: f64, shown: f64, group: Group, reason: String| {
+        let rule = |value: f64, shown: Option<f64>, group: Group, reason: String| {
             let factor = factor(&group, shown, value - base);
             Score { value, base, served: judgement.served, reason, factors: vec![(group, factor)] }
         };
@@ -96,10 +98,10 @@ impl RiskModel {
                 Score { value, base, served: Predictor::Logistic, reason, factors }
             }
             (Predictor::LastOutcome, _) => {
-                let last = last_of(row).map_or(0.0, f64::from);
+                let last = last_of(row).map(f64::from);
                 rule(rules.by_last_outcome(row), last, Group::LastOutcome, reason)
             }
-            (Predictor::ChangeSize, _) => rule(rules.by_change_size(row), size_of(row).unwrap_or(0.0), Group::ChangeSize, reason),
+            (Predictor::ChangeSize, _) => rule(rules.by_change_size(row), size_of(row), Group::ChangeSize, reason),
             (Predictor::BaseRate | Predictor::Logistic, _) => plain(reason),
         }
     }
@@ -154,12 +156,31 @@ fn explain(model: &Model, row: &FeatureRow) -> (f64, f64, Vec<(Group, RiskFactor
     (value, base, factors.collect())
 }
 
-fn factor(group: &Group, value: f64, contribution: f64) -> RiskFactor {
+fn factor(group: &Group, value: Option<f64>, contribution: f64) -> RiskFactor {
     RiskFactor { name: group.name().to_owned(), value, contribution, explanation: group.explain(value, contribution) }
 }
 
+/// The factors that tell something, then the rest as one, so that all contributions still add up to the score.
+fn condensed(factors: Vec<(Group, RiskFactor)>) -> Vec<RiskFactor> {
+    let is_told = |factor: &RiskFactor| factor.contribution.abs() >= WORTH_TELLING;
+    if factors.len() == 1 {
+        return factors.into_iter().map(|(_, factor)| factor).collect();
+    }
+    let (told, rest): (Vec<_>, Vec<_>) = factors.into_iter().partition(|(_, factor)| is_told(factor));
+    let mut shown: Vec<RiskFactor> = told.into_iter().map(|(_, factor)| factor).collect();
+    if rest.is_empty() {
+        return shown;
+    }
+    let missing: Vec<&str> = rest.iter().filter(|(_, factor)| factor.value.is_none()).map(|(group, _)| group.plain()).collect();
+    let not_given = if missing.is_empty() { String::new() } else { format!("; not given: {}", missing.join(", ")) };
+    let explanation = format!("{} more, each of less than {} points{not_given}", rest.len(), WORTH_TELLING * 100.0);
+    let contribution = rest.iter().map(|(_, factor)| factor.contribution).sum();
+    shown.push(RiskFactor { name: "other".to_owned(), value: None, contribution, explanation });
+    shown
+}
+
 /// The value that is shown for a group.
-fn shown(group: &Group, row: &FeatureRow) -> f64 {
+fn shown(group: &Group, row: &FeatureRow) -> Option<f64> {
     let declared = |name: &str| row.declared.get(name).copied();
     let value = match (group, group.shown()) {
         (Group::ChangeSize, _) => size_of(row),
@@ -170,5 +191,5 @@ fn shown(group: &Group, row: &FeatureRow) -> f64 {
         }
         (_, None) => None,
     };
-    value.filter(|v| v.is_finite()).unwrap_or(0.0)
+    value.filter(|v| v.is_finite())
 }

@@ -1,5 +1,7 @@
 //! Readable reasons: correlated features are shown as one factor, with a sentence and what can be done.
 
+use kiro_schemas::figure;
+
 use crate::baseline::is_size;
 use crate::transform::Column;
 
@@ -59,9 +61,19 @@ impl Group {
         })
     }
 
-    pub(crate) fn explain(&self, value: f64, contribution: f64) -> String {
+    pub(crate) fn explain(&self, value: Option<f64>, contribution: f64) -> String {
         let turn = if contribution >= 0.0 { "raises" } else { "lowers" };
-        let what = match self {
+        let what = value.map_or_else(|| format!("{} is not given", self.plain()), |value| self.tell(value));
+        format!("{what}: {turn} the risk by {:.1} points", contribution.abs() * 100.0)
+    }
+
+    /// The name in a sentence.
+    pub(crate) fn plain(&self) -> &str {
+        if *self == Self::ChangeSize { "the size of the change" } else { self.name() }
+    }
+
+    fn tell(&self, value: f64) -> String {
+        match self {
             Self::LastOutcome if value > 0.5 => "the last known run failed".to_owned(),
             Self::LastOutcome => "the last known run succeeded".to_owned(),
             Self::RecentFailures => format!("{:.0} % of the last 10 known runs failed", value * 100.0),
@@ -71,15 +83,14 @@ impl Group {
             Self::Pending => format!("{value:.0} runs began that are not known yet"),
             Self::Calendar => format!("it begins at {value:.0} h UTC"),
             Self::ChangeSize => format!("the change has {value:.0} lines"),
-            Self::Declared(name) => format!("{name} is {value}"),
-        };
-        format!("{what}: {turn} the risk by {:.1} points", contribution.abs() * 100.0)
+            Self::Declared(name) => format!("{name} is {}", figure(value)),
+        }
     }
 
     /// What can be done when this raises the risk; nothing where the value itself is good news.
-    pub(crate) fn mitigation(&self, value: f64) -> Option<&'static str> {
+    pub(crate) fn mitigation(&self, value: Option<f64>) -> Option<&'static str> {
         Some(match self {
-            Self::LastOutcome | Self::Streak if value <= 0.0 => return None,
+            Self::LastOutcome | Self::Streak if value.is_none_or(|value| value <= 0.0) => return None,
             Self::LastOutcome => "Find out why the last run failed before starting another.",
             Self::RecentFailures => "Repair or quarantine what failed in the last runs, then go on.",
             Self::LongTermFailures => "Look for flaky tests: the pipeline has failed often for a long time.",

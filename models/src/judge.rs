@@ -31,21 +31,18 @@ pub fn judge(evaluation: Evaluation, has_sizes: bool) -> Judgement {
 
 fn decide(evaluation: &Evaluation, has_sizes: bool) -> (Served, String) {
     if evaluation.examples < MIN_LABELS {
-        return (Predictor::BaseRate, format!("{} labelled runs, {MIN_LABELS} are needed", evaluation.examples));
+        return (Predictor::BaseRate, format!("there are {} labelled runs, a model needs {MIN_LABELS}", evaluation.examples));
     }
     let lost = evaluation.gains.iter().find_map(|(rule, by_auc, by_brier)| {
         let lost = |what: &str, gain: &Gain| {
-            let line = format!("its {what} does not beat {} over the last {} runs", word(*rule), evaluation.window);
+            let line = format!("the model's {what} does not beat {} over the last {} runs", word(*rule), evaluation.window);
             (gain.low <= 0.0).then(|| format!("{line} (gain {:.4}, 95 % from {:.4} to {:.4})", gain.value, gain.low, gain.high))
         };
         lost("AUC", by_auc).or_else(|| lost("Brier score", by_brier))
     });
     match lost {
         None => (Predictor::Logistic, format!("it beats both rules over the last {} runs", evaluation.window)),
-        Some(reason) => {
-            let rule = better_rule(evaluation, has_sizes);
-            (rule, format!("{} is served instead of the model: {reason}", word(rule)))
-        }
+        Some(reason) => (better_rule(evaluation, has_sizes), reason),
     }
 }
 

@@ -73,6 +73,36 @@ fn contributions_add_up_and_unknown_is_neutral() {
 }
 
 #[test]
+fn what_tells_nothing_is_told_together_and_what_is_missing_is_not_zero() {
+    let mut examples = examples(1_500, 6.0);
+    for (at, example) in examples.iter_mut().enumerate() {
+        example.features.declared.insert("team_size".into(), (at % 7) as f64);
+    }
+    let model = RiskModel::fit(&examples, &config()).expect("a model");
+    assert_eq!(model.served(), Predictor::Logistic);
+    let full = examples[1_400].features.clone();
+    let told = |row: FeatureRow| model.assess(request(row)).risk_factors;
+    for factor in told(full.clone()) {
+        assert!(factor.name == "other" || factor.contribution.abs() >= 0.000_5, "{factor:?}");
+        assert!(!factor.explanation.contains("by 0.0 points"), "{factor:?}");
+    }
+    let bare = told(FeatureRow { declared: [].into(), ..full });
+    let other = bare.last().expect("factors");
+    assert!(other.name == "other" && other.value.is_none(), "{bare:?}");
+    assert!(other.explanation.ends_with("not given: the size of the change, team_size"), "{}", other.explanation);
+    assert!(bare.iter().all(|f| f.name != "team_size" && f.name != "change_size"), "{bare:?}");
+}
+
+#[test]
+fn a_reason_is_said_once() {
+    let model = RiskModel::fit(&examples(1_500, 0.0), &config()).expect("a model");
+    let answer = model.assess(request(examples(30, 0.0)[29].features.clone()));
+    let (word, reason) = answer.served_by.split_once(": ").expect("a word and a reason");
+    assert!(["last_outcome", "change_size"].contains(&word), "{}", answer.served_by);
+    assert!(reason.starts_with("the model's ") && !reason.contains("is served"), "{reason}");
+}
+
+#[test]
 fn a_file_comes_back_and_a_newer_or_changed_one_is_refused() {
     let examples = examples(600, 6.0);
     let model = RiskModel::fit(&examples, &config()).expect("a model");

@@ -13,9 +13,11 @@
 
 pub mod event;
 pub mod fault;
+mod figure;
 pub mod gate;
 pub mod id;
 pub mod invariant;
+pub mod names;
 pub mod outcome;
 pub mod problem;
 pub mod risk;
@@ -26,6 +28,7 @@ pub mod vector;
 
 pub use event::{Event, Value};
 pub use fault::{Blame, Fault, FaultKind, Retry};
+pub use figure::figure;
 pub use id::{EventId, SourceUrl, SubjectId, Tenant};
 pub use outcome::Outcome;
 pub use problem::Problem;

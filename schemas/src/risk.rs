@@ -21,8 +21,8 @@ pub enum Confidence {
 pub struct RiskFactor {
     /// The feature.
     pub name: String,
-    /// Its value.
-    pub value: f64,
+    /// Its value; `None` when it was not given or is not known.
+    pub value: Option<f64>,
     /// How much of the score it explains; the contributions and the base add up to the score.
     pub contribution: f64,
     /// In a sentence.

@@ -150,7 +150,7 @@ impl Decider for Gates {
             }
             measurements.push(measurement);
         }
-        let decision = decide(gate, &asked, measurements, now, offsets);
+        let decision = decide(gate, &asked, &measurements, now, offsets);
         let entry = AuditEntry {
             tenant: who.tenant.clone(),
             actor: who.name.clone(),

@@ -1,4 +1,5 @@
-//! The parts of GitHub's payloads that are read, borrowed from their bytes.
+//! The parts of GitHub's payloads that are read, borrowed from their bytes: the bound of each struct says so once for all
+//! its fields.
 
 use std::borrow::Cow;
 
@@ -11,16 +12,15 @@ use serde::Deserialize;
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Repository<'a> {
-    #[serde(borrow)]
     pub(super) html_url: Text<'a>,
-    #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct User<'a> {
-    #[serde(borrow)]
     pub(super) login: Option<Text<'a>>,
 }
 
@@ -30,46 +30,34 @@ pub(super) struct Number {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Named<'a> {
-    #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct WorkflowRunEvent<'a> {
-    #[serde(borrow)]
     pub(super) action: Text<'a>,
-    #[serde(borrow)]
     pub(super) repository: Repository<'a>,
-    #[serde(borrow)]
     pub(super) workflow: Option<Named<'a>>,
-    #[serde(borrow)]
     pub(super) workflow_run: WorkflowRun<'a>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct WorkflowRun<'a> {
     pub(super) id: i64,
-    #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) path: Option<Text<'a>>,
     pub(super) run_attempt: Option<i64>,
-    #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) conclusion: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) event: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) head_branch: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) head_sha: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) html_url: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) actor: Option<User<'a>>,
-    #[serde(borrow)]
     pub(super) triggering_actor: Option<User<'a>>,
     #[serde(default)]
     pub(super) pull_requests: Vec<Number>,
@@ -79,35 +67,26 @@ pub(super) struct WorkflowRun<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct WorkflowJobEvent<'a> {
-    #[serde(borrow)]
     pub(super) action: Text<'a>,
-    #[serde(borrow)]
     pub(super) repository: Repository<'a>,
-    #[serde(borrow)]
     pub(super) workflow_job: WorkflowJob<'a>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct WorkflowJob<'a> {
     pub(super) id: i64,
     pub(super) run_id: i64,
     pub(super) run_attempt: Option<i64>,
-    #[serde(borrow)]
     pub(super) name: Text<'a>,
-    #[serde(borrow)]
     pub(super) workflow_name: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) conclusion: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) head_branch: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) head_sha: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) html_url: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) runner_name: Option<Text<'a>>,
     pub(super) created_at: Option<Micros>,
     pub(super) started_at: Option<Micros>,
@@ -115,74 +94,60 @@ pub(super) struct WorkflowJob<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct DeploymentEvent<'a> {
-    #[serde(borrow)]
     pub(super) repository: Repository<'a>,
-    #[serde(borrow)]
     pub(super) deployment: Deployment<'a>,
-    #[serde(borrow)]
     pub(super) deployment_status: Option<DeploymentStatus<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Deployment<'a> {
     pub(super) id: i64,
-    #[serde(borrow)]
     pub(super) sha: Option<Text<'a>>,
-    #[serde(borrow, rename = "ref")]
+    #[serde(rename = "ref")]
     pub(super) reference: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) environment: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) creator: Option<User<'a>>,
     pub(super) created_at: Micros,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct DeploymentStatus<'a> {
-    #[serde(borrow)]
     pub(super) state: Text<'a>,
-    #[serde(borrow)]
     pub(super) environment: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) target_url: Option<Text<'a>>,
     pub(super) created_at: Micros,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct PullRequestEvent<'a> {
-    #[serde(borrow)]
     pub(super) action: Text<'a>,
-    #[serde(borrow)]
     pub(super) repository: Repository<'a>,
-    #[serde(borrow)]
     pub(super) pull_request: PullRequest<'a>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Branch<'a> {
-    #[serde(borrow, rename = "ref")]
+    #[serde(rename = "ref")]
     pub(super) reference: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) sha: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct PullRequest<'a> {
     pub(super) number: i64,
-    #[serde(borrow)]
     pub(super) title: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) state: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) html_url: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) user: Option<User<'a>>,
-    #[serde(borrow)]
     pub(super) head: Branch<'a>,
-    #[serde(borrow)]
     pub(super) base: Branch<'a>,
-    #[serde(borrow)]
     pub(super) merge_commit_sha: Option<Text<'a>>,
     pub(super) merged: Option<bool>,
     pub(super) additions: Option<i64>,
@@ -196,34 +161,30 @@ pub(super) struct PullRequest<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct PushEvent<'a> {
-    #[serde(borrow, rename = "ref")]
+    #[serde(rename = "ref")]
     pub(super) reference: Text<'a>,
-    #[serde(borrow)]
     pub(super) repository: Repository<'a>,
-    #[serde(borrow, default)]
+    #[serde(default)]
     pub(super) commits: Vec<Commit<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Commit<'a> {
-    #[serde(borrow)]
     pub(super) id: Text<'a>,
     #[serde(default)]
     pub(super) distinct: bool,
-    #[serde(borrow)]
     pub(super) message: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) url: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) author: Option<Author<'a>>,
     pub(super) timestamp: Micros,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Author<'a> {
-    #[serde(borrow)]
     pub(super) username: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
 }

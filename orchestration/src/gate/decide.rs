@@ -5,7 +5,7 @@
 //! edges that pass without data are `inconclusive` here.
 
 use kiro_schemas::gate::{CriterionResult, GateDecision, Status, Verdict};
-use kiro_schemas::{Micros, OffsetVector};
+use kiro_schemas::{Micros, OffsetVector, figure};
 use serde_json::{Map, Value};
 
 use super::file::{Criterion, Gate};
@@ -13,10 +13,12 @@ use super::plan::{GateRequest, Measured, Measurement, Need, missing_parameter, n
 
 /// Rows that are kept as evidence.
 const MAX_ROWS: usize = 20;
+/// Criteria that a message explains.
+const MAX_REASONS: usize = 3;
 
 /// Decides. A criterion without a measurement is inconclusive; the decision says why for each.
 #[must_use]
-pub fn decide(gate: &Gate, request: &GateRequest, measurements: Vec<Measurement>, now: Micros, offsets: OffsetVector) -> GateDecision {
+pub fn decide(gate: &Gate, request: &GateRequest, measurements: &[Measurement], now: Micros, offsets: OffsetVector) -> GateDecision {
     let criteria: Vec<CriterionResult> = gate
         .criteria
         .iter()
@@ -97,12 +99,12 @@ impl Tally {
 
     fn message(&self, gate: &Gate, verdict: Verdict, results: &[CriterionResult]) -> String {
         let percent = |share: f64| format!("{} %", (share * 1000.0).round() / 10.0);
-        let mut message = format!("gate `{}`: {}", gate.name, verdict.as_str());
-        if self.maximum <= 0.0 {
-            message.push_str(", no criterion counts");
+        let score = if self.maximum <= 0.0 {
+            "no criterion counts".to_owned()
         } else {
-            message.push_str(&format!(", score {} of {}", percent(self.low), percent(gate.total_score.pass)));
-        }
+            format!("score {}, {} needed", percent(self.low), percent(gate.total_score.pass))
+        };
+        let mut parts = vec![format!("gate `{}`: {}, {score}", gate.name, verdict.as_str())];
         let why: Vec<String> = gate
             .criteria
             .iter()
@@ -113,15 +115,12 @@ impl Tally {
                 format!("{key}`{}` {}: {}", result.name, result.verdict.as_str(), result.reason)
             })
             .collect();
-        let shown = why.len().min(3);
-        if shown > 0 {
-            message.push_str("; ");
-            message.push_str(&why[..shown].join("; "));
+        let more = why.len().saturating_sub(MAX_REASONS);
+        parts.extend(why.into_iter().take(MAX_REASONS));
+        if more > 0 {
+            parts.push(format!("and {more} more"));
         }
-        if why.len() > shown {
-            message.push_str(&format!("; and {} more", why.len() - shown));
-        }
-        message
+        parts.join("; ")
     }
 }
 
@@ -185,14 +184,21 @@ fn enough(criterion: &Criterion, value: f64, sample_size: Option<u64>) -> Result
 
 fn compare(criterion: &Criterion, value: f64) -> (Verdict, String) {
     if criterion.pass.is_empty() {
-        (Verdict::Passed, format!("{value}, shown only"))
+        (Verdict::Passed, format!("{}, shown only", figure(value)))
     } else if criterion.pass.hold(value) {
-        (Verdict::Passed, format!("{value} is {}", criterion.pass))
+        (Verdict::Passed, format!("{} is {}", told(criterion, value), criterion.pass))
     } else if criterion.warning.hold(value) {
-        (Verdict::Warning, format!("{value} is not {} but {}", criterion.pass, criterion.warning))
+        (Verdict::Warning, format!("{} is not {} but {}", told(criterion, value), criterion.pass, criterion.warning))
     } else {
-        (Verdict::Failed, format!("{value} is not {}", criterion.pass))
+        (Verdict::Failed, format!("{} is not {}", told(criterion, value), criterion.pass))
     }
+}
+
+/// The value as people read it; as it is where that would contradict the verdict.
+fn told(criterion: &Criterion, value: f64) -> f64 {
+    let near = figure(value);
+    let agree = [&criterion.pass, &criterion.warning].iter().all(|thresholds| thresholds.hold(near) == thresholds.hold(value));
+    if agree { near } else { value }
 }
 
 fn read(measured: &Measured) -> Reading {

@@ -128,14 +128,14 @@ fn health_sql(health: &PipelineHealth, request: &GateRequest) -> (String, Vec<Op
     };
     let midnight = Micros(request.at.0 - request.at.0.rem_euclid(DAY));
     let first = midnight.plus(-DAY * i64::from(health.days - 1));
-    let mut sql = format!("SELECT {columns} FROM pipeline_health WHERE day >= '{first}' AND pipeline = $1");
+    let mut sql = vec![format!("SELECT {columns} FROM pipeline_health WHERE day >= '{first}' AND pipeline = $1")];
     let mut parameters = vec![health.pipeline.clone().or_else(|| request.parameters.get("pipeline").cloned())];
     let filters = [("branch", health.branch.as_ref()), ("source", request.parameters.get("source"))];
     for (column, value) in filters {
         if let Some(value) = value {
             parameters.push(Some(value.clone()));
-            sql.push_str(&format!(" AND {column} = ${}", parameters.len()));
+            sql.push(format!("{column} = ${}", parameters.len()));
         }
     }
-    (sql, parameters)
+    (sql.join(" AND "), parameters)
 }

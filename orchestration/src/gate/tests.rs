@@ -61,7 +61,7 @@ fn value(criterion: &str, value: Value) -> Measurement {
 }
 
 fn decided(gate: &Gate, measurements: Vec<Measurement>) -> GateDecision {
-    decide(gate, &request(&[]), measurements, Micros(7), OffsetVector::default())
+    decide(gate, &request(&[]), &measurements, Micros(7), OffsetVector::default())
 }
 
 fn risk(score: f64) -> RiskAssessment {
@@ -261,6 +261,22 @@ fn no_answer_is_inconclusive_and_says_why() {
 }
 
 #[test]
+fn reasons_show_figures_that_agree_with_the_verdict() {
+    let gate = gate(&[("a", 1.0, false, false)]);
+    for (found, reason) in [
+        (json!(3.830_000_000_1), "3.83 is <= 10"),
+        (json!(0.1 + 0.2), "0.3 is <= 10"),
+        (json!(10.000_000_000_1), "10.0000000001 is not <= 10 but <= 20"),
+        (json!(20.333_333_333), "20.3333 is not <= 10"),
+        (json!(1_234_567.891), "1234568 is not <= 10"),
+    ] {
+        assert_eq!(decided(&gate, vec![value("a", found)]).criteria[0].reason, reason);
+    }
+    let decision = decided(&gate, vec![value("a", json!(15))]);
+    assert_eq!(decision.message, "gate `g`: failed, score 50 %, 90 % needed; `a` warning: 15 is not <= 10 but <= 20");
+}
+
+#[test]
 fn dry_runs_show_and_do_not_count() {
     let gate = gate(&[("a", 1.0, false, false), ("b", 9.0, true, true)]);
     let decision = decided(&gate, vec![value("a", json!(1)), value("b", json!(99))]);
@@ -286,7 +302,7 @@ fn samples_risk_evidence_and_targets() {
             Measurement { criterion: "odds".to_owned(), measured: Measured::Risk(Box::new(risk(score))) },
             Measurement { criterion: "incidents".to_owned(), measured: sql },
         ];
-        decide(&gate, &asked, measurements, Micros(7), OffsetVector::default())
+        decide(&gate, &asked, &measurements, Micros(7), OffsetVector::default())
     };
     let good = with(0.1, 10, 0, 0.1);
     assert_eq!((good.verdict, good.status), (Verdict::Passed, Status::Passed));
@@ -303,6 +319,6 @@ fn samples_risk_evidence_and_targets() {
     assert_eq!(gate.targets(&warned).collect::<Vec<_>>(), ["pager", "bot"]);
     assert_eq!(with(0.5, 10, 0, 0.1).verdict, Verdict::Failed, "a key");
     assert_eq!(with(0.1, 10, 0, f64::NAN).criteria[1].verdict, Verdict::Inconclusive);
-    let missing = decide(&gate, &request(&[]), vec![], Micros(7), OffsetVector::default());
+    let missing = decide(&gate, &request(&[]), &[], Micros(7), OffsetVector::default());
     assert!(missing.criteria[2].reason.contains("no `service`"), "{}", missing.criteria[2].reason);
 }
