@@ -17,7 +17,6 @@ mod figure;
 pub mod gate;
 pub mod id;
 pub mod invariant;
-pub mod names;
 pub mod outcome;
 pub mod problem;
 pub mod risk;
