@@ -122,14 +122,14 @@ enum Failed {
 enum Encoder {
     Ndjson,
     Csv { schema: SchemaRef },
-    Arrow(arrow::ipc::writer::StreamWriter<Vec<u8>>),
+    Arrow(Box<arrow::ipc::writer::StreamWriter<Vec<u8>>>),
 }
 
 impl Encoder {
     fn new(form: Form, schema: SchemaRef) -> Result<Self, ArrowError> {
         Ok(match form {
             Form::Csv => Self::Csv { schema },
-            Form::Arrow => Self::Arrow(arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &schema)?),
+            Form::Arrow => Self::Arrow(Box::new(arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &schema)?)),
             Form::Ndjson | Form::Json => Self::Ndjson,
         })
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use kiro_schemas::{Blame, Fault, FaultKind, Retry};
+use kiro_schemas::{Blame, Fault, FaultKind};
 use serde::Serialize;
 
 use crate::Error;
@@ -62,6 +62,7 @@ impl IntoResponse for Error {
 }
 
 /// A handler panicked: the request ends, the process goes on.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the panic layer asks for")]
 pub(crate) fn of_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     tracing::error!(panic = text.as_deref().unwrap_or("?"), "a request handler panicked");

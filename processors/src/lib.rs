@@ -15,6 +15,9 @@
 //! The state is a function of the *set* of events. After a restart the owner restores what the derived tables hold,
 //! applies the events of all subjects that are in no table yet (they were open) and whatever is newer, and only then emits.
 
+/// The version of the folds. It grows when the same events give other rows: what is derived is then derived anew.
+pub const VERSION: u32 = 1;
+
 mod chain;
 mod columns;
 mod error;

@@ -17,6 +17,7 @@ mod figure;
 pub mod gate;
 pub mod id;
 pub mod invariant;
+pub mod names;
 pub mod outcome;
 pub mod problem;
 pub mod risk;
