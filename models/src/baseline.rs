@@ -5,8 +5,9 @@ use kiro_tables::feature_names;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
+use crate::model::MOST;
 use crate::solver::{Problem, sigmoid, solve};
-use crate::{Example, TrainConfig};
+use crate::{Error, Example, Result, TrainConfig};
 
 /// Failure rates after a failure and after a success.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,19 @@ impl Rate {
 }
 
 impl Rules {
+    /// Whether a stored file says rules.
+    pub(crate) fn check(&self) -> Result<()> {
+        let rates = [self.base_rate, self.last_outcome.after_success, self.last_outcome.after_failure];
+        if !rates.iter().all(|rate| (0.0..=1.0).contains(rate)) {
+            return Err(Error::Odd("a rate is not in 0 to 1"));
+        }
+        let is_usable = |rule: &ChangeSize| rule.deviation > 0.0 && rule.intercept.abs() <= MOST && rule.coefficient.abs() <= MOST;
+        if self.change_size.as_ref().is_some_and(|rule| !is_usable(rule)) {
+            return Err(Error::Odd("the rule of the change's size has a parameter that is out of range"));
+        }
+        Ok(())
+    }
+
     /// Learns the rules; newer examples weigh more, as in training.
     #[must_use]
     pub fn learn(examples: &[&Example], config: &TrainConfig) -> Self {

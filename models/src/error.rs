@@ -54,6 +54,9 @@ pub enum Error {
     /// The model file is not a model.
     #[error("cannot read model: {0}")]
     Json(#[source] serde_json::Error),
+    /// The model file says what no model is.
+    #[error("cannot read model: {0}")]
+    Odd(&'static str),
     /// The model cannot be written.
     #[error("cannot write model: {0}")]
     Write(#[source] serde_json::Error),
@@ -65,14 +68,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
-            Self::Config(_) | Self::OneClass { .. } | Self::Newer { .. } | Self::Hash { .. } | Self::Json(_) => FaultKind::Invalid,
+            Self::Config(_) | Self::OneClass { .. } | Self::Newer { .. } | Self::Hash { .. } | Self::Json(_) | Self::Odd(_) => {
+                FaultKind::Invalid
+            }
             Self::Column { .. } | Self::Type { .. } | Self::Write(_) => FaultKind::Internal,
         }
     }
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Config(_) | Self::OneClass { .. } | Self::Newer { .. } | Self::Hash { .. } | Self::Json(_) => Blame::Caller,
+            Self::Config(_) | Self::OneClass { .. } | Self::Newer { .. } | Self::Hash { .. } | Self::Json(_) | Self::Odd(_) => {
+                Blame::Caller
+            }
             Self::Column { .. } | Self::Type { .. } | Self::Write(_) => Blame::Ours,
         }
     }
@@ -87,6 +94,7 @@ impl Fault for Error {
             Self::Hash { .. } => "KIR-0606",
             Self::Json(_) => "KIR-0607",
             Self::Write(_) => "KIR-0608",
+            Self::Odd(_) => "KIR-0609",
         }
     }
 }

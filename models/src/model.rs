@@ -1,6 +1,7 @@
 //! The logistic model: training, calibration, prediction.
 
 use kiro_ports::FeatureRow;
+use kiro_tables::feature_names;
 use linfa::ParamGuard;
 use linfa::composing::platt_scaling::{Platt as LinfaPlatt, platt_newton_method};
 use ndarray::ArrayView1;
@@ -55,6 +56,9 @@ struct Platt {
     slope: f64,
     offset: f64,
 }
+
+/// Parameters are of standardised inputs: none that was learned is near this.
+pub(crate) const MOST: f64 = 1e4;
 
 const AS_IT_IS: Platt = Platt { slope: 1.0, offset: 0.0 };
 /// A calibration part needs this many of each label; with fewer the logits are taken as they are.
@@ -134,6 +138,24 @@ fn platt(logits: &[f64], labels: &[bool]) -> Option<Platt> {
 }
 
 impl Model {
+    /// Whether a stored file says a model of the features that this program computes.
+    pub(crate) fn check(&self) -> Result<()> {
+        let history = self.columns.iter().take_while(|c| !c.declared).map(|c| c.name.as_str());
+        let declared = self.columns.iter().skip_while(|c| !c.declared);
+        if !history.eq(feature_names()) || declared.into_iter().any(|c| !c.declared) {
+            return Err(Error::Odd("its features are not those of this program"));
+        }
+        if self.columns.len() != self.coefficients.len() || !self.columns.iter().all(Column::is_usable) {
+            return Err(Error::Odd("a column has no coefficient, or no spread"));
+        }
+        let Platt { slope, offset } = self.calibration;
+        let logits = self.coefficients.iter().chain([&self.intercept]).map(|c| slope * c).chain([slope, offset]);
+        if logits.into_iter().any(|value| !value.is_finite() || value.abs() > MOST) {
+            return Err(Error::Odd("a parameter is out of range"));
+        }
+        Ok(())
+    }
+
     /// Calibrated probability of failure.
     #[must_use]
     pub fn predict(&self, row: &FeatureRow) -> f64 {

@@ -29,6 +29,21 @@ pub struct RiskModel {
     text: String,
 }
 
+impl Body {
+    /// A hash proves who wrote it, not that this program can use it.
+    fn check(&self) -> Result<()> {
+        self.rules.check()?;
+        if self.judgement.evaluation.bins.iter().any(|(runs, failures)| failures > runs) {
+            return Err(Error::Odd("more failures than runs"));
+        }
+        match (&self.model, self.judgement.served) {
+            (Some(model), _) => model.check(),
+            (None, Served::Logistic) => Err(Error::Odd("it serves a model that it does not hold")),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct File<'a> {
     format_version: u32,
@@ -90,7 +105,8 @@ impl RiskModel {
     /// Reads a stored file.
     ///
     /// # Errors
-    /// [`Error::Newer`] when a later program wrote it, [`Error::Hash`] when it was changed, [`Error::Json`] otherwise.
+    /// [`Error::Newer`] when a later program wrote it, [`Error::Hash`] when it was changed, [`Error::Odd`] when what it says
+    /// cannot answer a question, [`Error::Json`] otherwise.
     pub fn from_json(text: &str) -> Result<Self> {
         let head: Head = serde_json::from_str(text).map_err(Error::Json)?;
         if head.format_version > FORMAT_VERSION {
@@ -101,7 +117,8 @@ impl RiskModel {
         if found != file.version {
             return Err(Error::Hash { version: file.version.to_owned(), found });
         }
-        let body = serde_json::from_str(file.body.get()).map_err(Error::Json)?;
+        let body: Body = serde_json::from_str(file.body.get()).map_err(Error::Json)?;
+        body.check()?;
         Ok(Self { body, version: found, text: file.body.get().to_owned() })
     }
 }

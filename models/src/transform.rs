@@ -26,6 +26,11 @@ pub(crate) struct Column {
 }
 
 impl Column {
+    /// Whether values can be standardised by it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.mean.is_finite() && self.deviation.is_finite() && self.deviation > 1e-12
+    }
+
     /// The value in a row; a missing or odd one is `None`.
     pub(crate) fn raw(&self, at: usize, row: &FeatureRow) -> Option<f64> {
         let value = if self.declared { row.declared.get(&self.name) } else { row.history.get(at) };

@@ -137,6 +137,24 @@ mod tests {
         }
 
         #[test]
+        fn what_is_decoded_is_encoded_the_same(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+            let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/embedded_record");
+            for seed in std::fs::read_dir(seeds).expect("seeds").flatten() {
+                let seed = std::fs::read(seed.path()).expect("a seed");
+                let mut near = seed.clone();
+                if !near.is_empty() {
+                    near[at.index(seed.len())] = byte;
+                }
+                for bytes in [seed, near] {
+                    if let Ok(record) = decode(7, &bytes) {
+                        let again = encode(record.recorded_at, record.key.as_deref(), record.value.as_deref(), &record.headers);
+                        assert_eq!(again, bytes);
+                    }
+                }
+            }
+        }
+
+        #[test]
         fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..100)) {
             drop(decode(0, &bytes));
         }

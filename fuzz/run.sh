@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs fuzz targets, each for FUZZ_SECONDS, from the seeds in fuzz/corpus: fuzz/run.sh [TARGET…]
+# A stable toolchain suffices: the coverage passes are told to the compiler by hand. `cargo fuzz` works on this folder as well.
+set -euo pipefail
+cd "$(dirname "$0")"
+seconds=${FUZZ_SECONDS:-30}
+host=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/fuzz-target}
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
+-Cdebug-assertions -Coverflow-checks"
+# With a target, build scripts and macros are not instrumented.
+${CARGO:-cargo} build --locked --release --target "$host" --bins
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(basename -s .rs fuzz_targets/*.rs)
+failed=()
+for target in "${targets[@]}"; do
+  found="$CARGO_TARGET_DIR/corpus/$target"
+  crashes="$CARGO_TARGET_DIR/crashes/$target"
+  mkdir -p "$found" "$crashes"
+  log="$CARGO_TARGET_DIR/$target.log"
+  if "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+    -artifact_prefix="$crashes/" "$found" "corpus/$target" >"$log" 2>&1; then
+    echo "$target: $(sed -n 's/^#\([0-9]*\).* DONE .*cov: \([0-9]*\).*/\1 runs, \2 branches/p' "$log" | tail -1), no finding"
+  else
+    failed+=("$target")
+    echo "$target: FINDING" >&2
+    grep -E "panicked|ERROR|Test unit written|SUMMARY" -A2 "$log" | head -12 >&2 || true
+  fi
+done
+[ ${#failed[@]} -eq 0 ] || { echo "Fix what was found, and keep the input: mv the file into fuzz/corpus/TARGET" >&2; exit 1; }

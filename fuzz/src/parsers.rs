@@ -1,0 +1,220 @@
+//! Parsers that are public. Each function panics when its parser breaks its word.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kiro_ingest::decode::{Decoder, Limits, http};
+use kiro_ingest::mapping::Mapping;
+use kiro_integrations::communication::webhook::{self, SigningKey};
+use kiro_integrations::github::{self, GithubNormaliser};
+use kiro_models::{AssessRequest, RiskModel};
+use kiro_orchestration::{Condition, GateFile};
+use kiro_ports::{FeatureRow, GateRequest, Headers, NewImport, Normaliser, RiskRequest};
+use kiro_schemas::{Event, Micros, OffsetVector, Problem, Secret, Value};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+/// A parser's function by its name, which is also that of its folder of seeds.
+pub type Parser = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const PARSERS: &[Parser] = &[
+    ("native_event", native_event),
+    ("log_record", log_record),
+    ("http_post", http_post),
+    ("mapping_file", mapping_file),
+    ("mapping_rows", mapping_rows),
+    ("github_webhook", github_webhook),
+    ("webhook_signature", webhook_signature),
+    ("gate_file", gate_file),
+    ("model_file", model_file),
+    ("request_body", request_body),
+];
+
+/// How the rows of the topic `rows` are read.
+const ROWS: &str = "version: 1\nrows: $.data\nsource: {const: s}\nkeep: true\nevents:\n  - subject: pipeline_run\n    transition: finished\n    \
+                    fields: {subject_id: id, time: at, outcome: {column: result, map: {red: failure, green: success}}}\n";
+
+/// An event is written so that it is read as the same event again; floats may differ in their last bits.
+fn assert_written_and_read(event: &Event<'_>) {
+    let text = serde_json::to_vec(event).expect("an event is JSON");
+    let back = Event::from_json(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+    assert_eq!((back.subject, back.transition, back.attempt), (event.subject, event.transition, event.attempt));
+    assert_eq!((&back.id, &back.source, &back.subject_id), (&event.id, &event.source, &event.subject_id));
+    assert_eq!((back.time, back.known_at), (event.time, event.known_at));
+    for pair in back.fields.iter().zip(&event.fields) {
+        match pair {
+            (Value::Float(a), Value::Float(b)) => assert!((a - b).abs() <= b.abs() * 1e-12, "{a} was {b}"),
+            (a, b) => assert_eq!(a, b),
+        }
+    }
+}
+
+/// An event that a decoder lets through keeps the limits.
+fn assert_bounded(event: &Event<'_>) {
+    let limits = Limits::default();
+    assert!(event.attributes.len() <= limits.attributes && event.attempt >= 1, "{event:?}");
+    assert!(event.attributes.iter().all(|(name, value)| name.len() <= limits.key_bytes && value.len() <= limits.value_bytes));
+    assert!(event.id.len().max(event.source.len()).max(event.subject_id.len()) <= limits.value_bytes);
+    let times = event.fields.iter().filter_map(Value::as_time).chain(event.known_at).chain([event.time]);
+    assert!(times.into_iter().all(Micros::is_storable), "{event:?}");
+}
+
+fn decoder() -> Decoder {
+    let rows = Mapping::parse(ROWS).expect("our mapping");
+    Decoder::new(vec![Arc::new(GithubNormaliser)], vec![("rows".to_owned(), rows)])
+}
+
+/// `name: value` lines, an empty line, the rest.
+fn headers_and_body(data: &[u8]) -> (Headers, &[u8]) {
+    let (mut headers, mut rest) = (Headers::new(), data);
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, after) = (&rest[..end], &rest[end + 1..]);
+        rest = after;
+        if line.is_empty() {
+            break;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let value = line.get(colon + 1..).unwrap_or_default().trim_ascii();
+        headers.push((String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase(), Bytes::copy_from_slice(value)));
+    }
+    (headers, rest)
+}
+
+/// The native form of an event.
+pub fn native_event(data: &[u8]) {
+    if let Ok(event) = Event::from_json(data) {
+        assert_written_and_read(&event);
+    }
+    if let Ok(events) = decoder().decode("events", &Headers::new(), data) {
+        events.iter().for_each(assert_bounded);
+    }
+}
+
+/// A record of the log: its headers say how its bytes are read. The header `topic` stands for its topic.
+pub fn log_record(data: &[u8]) {
+    let (headers, body) = headers_and_body(data);
+    let topic = kiro_ports::header(&headers, "topic").unwrap_or("events").to_owned();
+    if let Ok(events) = decoder().decode(&topic, &headers, body) {
+        events.iter().for_each(assert_bounded);
+    }
+}
+
+/// A post of events: CloudEvents in three modes, NDJSON, native JSON.
+pub fn http_post(data: &[u8]) {
+    let (headers, body) = headers_and_body(data);
+    let kind = kiro_ports::header(&headers, "content-type").unwrap_or("application/json").to_owned();
+    let Ok(posts) = http::split(&kind, &headers, &Bytes::copy_from_slice(body)) else { return };
+    assert!(posts.iter().map(|post| post.bytes.len()).sum::<usize>() <= body.len(), "events are parts of the post");
+    let decoder = decoder();
+    for post in posts.iter().take(1_000) {
+        if let Ok(events) = decoder.decode("events", &post.headers, &post.bytes) {
+            events.iter().for_each(assert_bounded);
+        }
+    }
+}
+
+fn assert_told(problems: &[Problem]) {
+    assert!(!problems.is_empty(), "refused without a problem");
+    assert!(problems.iter().all(|problem| !problem.text.is_empty()), "a problem without a text");
+}
+
+/// A mapping file.
+pub fn mapping_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(problems) = Mapping::parse(text) {
+        assert_told(&problems);
+    }
+}
+
+/// `csv`, `json` or `ndjson`, a mapping, `%%`, and the rows that it reads. What it makes of them can be written to the log.
+pub fn mapping_rows(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let (format, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Some(at) = rest.windows(4).position(|part| part == b"\n%%\n") else { return };
+    let (Ok(text), rows) = (std::str::from_utf8(&rest[..at]), &rest[at + 4..]) else { return };
+    let Ok(mapping) = Mapping::parse(text) else { return };
+    let written = |row: Result<kiro_ingest::mapping::Row, kiro_ingest::mapping::RowError>| {
+        if let Ok(row) = row {
+            row.events.iter().for_each(assert_written_and_read);
+        }
+    };
+    match format {
+        b"csv" => mapping.csv(rows).take(1_000).for_each(written),
+        b"ndjson" => mapping.ndjson(rows).take(1_000).for_each(written),
+        _ => mapping.json(rows).into_iter().flatten().take(1_000).for_each(written),
+    }
+}
+
+/// GitHub's event type, a line end, the payload.
+pub fn github_webhook(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let (kind, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let headers =
+        vec![("x-github-event".to_owned(), Bytes::copy_from_slice(kind)), ("kiro-format".to_owned(), Bytes::from_static(b"github"))];
+    drop(GithubNormaliser.normalise(&headers, payload));
+    if let Ok(events) = decoder().decode("events", &headers, payload) {
+        events.iter().for_each(assert_bounded);
+    }
+}
+
+/// Signatures that come with a body. Nobody here knows the secret, so none may fit; our own fits.
+pub fn webhook_signature(data: &[u8]) {
+    let (headers, body) = headers_and_body(data);
+    let secret = Secret::new("0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    assert!(github::verify(std::slice::from_ref(&secret), &headers, body).is_err(), "a forged signature of GitHub");
+    let key = SigningKey::of(&secret).expect("our key");
+    let now = Micros::from_seconds(1_700_000_000);
+    assert!(!webhook::verify(std::slice::from_ref(&key), &headers, body, now), "a forged signature");
+    let own = webhook::headers(&key, "d1", now, body).map(|(name, value)| (name.to_owned(), Bytes::from(value)));
+    assert!(webhook::verify(&[key], &own.into(), body, now), "our own signature");
+    drop(SigningKey::of(&Secret::new(String::from_utf8_lossy(data))));
+}
+
+/// A file of gates: each gate is found by its name, each condition is printed as it is read.
+pub fn gate_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let file = match GateFile::parse(text) {
+        Ok(file) => file,
+        Err(problems) => return assert_told(&problems),
+    };
+    for gate in &file.gates {
+        assert_eq!(file.find(&gate.name).ok(), Some(gate));
+        for criterion in &gate.criteria {
+            assert!(criterion.weight.is_finite() && criterion.weight >= 0.0, "{criterion:?}");
+            for condition in criterion.pass.0.iter().chain(&criterion.warning.0).flatten() {
+                assert_eq!(Condition::parse(&condition.to_string()), Ok(*condition));
+            }
+        }
+    }
+}
+
+/// The content of a model file, with the hash that fits it: what it answers is a probability.
+pub fn model_file(data: &[u8]) {
+    let Ok(body) = std::str::from_utf8(data) else { return };
+    drop(RiskModel::from_json(body));
+    let file = format!(r#"{{"format_version":1,"version":"{}","body":{body}}}"#, hex::encode(Sha256::digest(body)));
+    let Ok(model) = RiskModel::from_json(&file) else { return };
+    for known_runs in [0, 5, 500] {
+        let history = vec![1.0; kiro_tables::feature_names().len()];
+        let row = FeatureRow { history, declared: [("lines_added".to_owned(), 10.0)].into(), known_runs };
+        let offsets = OffsetVector::default();
+        let answer = model.assess(AssessRequest { deployment_id: "d".to_owned(), row, now: Micros(0), offsets });
+        let [low, high] = answer.interval;
+        assert!((0.0..=1.0).contains(&answer.overall_risk_score) && low <= high, "{answer:?}");
+    }
+}
+
+fn assert_body<T: DeserializeOwned + Serialize>(body: &[u8]) {
+    if let Ok(read) = serde_json::from_slice::<T>(body) {
+        let text = serde_json::to_vec(&read).expect("a request is JSON");
+        assert!(serde_json::from_slice::<T>(&text).is_ok(), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+/// The body of a question about risk or a gate, or of a new import.
+pub fn request_body(data: &[u8]) {
+    assert_body::<RiskRequest>(data);
+    assert_body::<GateRequest>(data);
+    assert_body::<NewImport>(data);
+}
