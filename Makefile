@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kirolinter/target
 CARGO_FLAGS := --profile quick --locked
 
-.PHONY: help setup demo test lint docs clean
+.PHONY: help setup demo test lint docs bench fuzz soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,9 +18,21 @@ test: setup ## Run all tests
 demo: setup ## Import real CI history, ask it, judge a model; DATA=file.csv MAPPING=file.yaml takes your own
 	@scripts/demo.sh
 
-lint: setup ## Check formatting and lints
+lint: setup ## Check formatting, lints, doc comments, licences and unused dependencies
 	cargo fmt --all -- --check
-	cargo clippy --locked --workspace
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	export PATH="$$(scripts/tools.sh):$$PATH" && cargo machete && cargo deny --offline check --hide-inclusion-graph licenses bans sources
+
+bench: setup ## Measure against peers in one run and print the ratios; BENCH_PROFILE=quick builds faster
+	@scripts/bench.sh
+
+fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30)
+	@fuzz/run.sh
+
+soak: setup ## Kill the server at random instants for SOAK_MINUTES (60) while events come in, then recount
+	cargo build $(CARGO_FLAGS) --workspace --bins
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end what_was_acknowledged -- --nocapture
 
 docs: ## Write docs/tables.md and docs/errors.md anew from the sources
 	mkdir -p docs
