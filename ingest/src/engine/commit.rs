@@ -58,7 +58,8 @@ impl Committer {
         while let Some(cut) = self.shared.cut(self.index) {
             let began = self.clock.now();
             let outcome = self.commit(&cut).await;
-            self.shared.telemetry.commit(self.clock.now().seconds_since(began));
+            let rows = cut.commit.rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
+            self.shared.telemetry.committed(self.table.name, rows, self.clock.now().seconds_since(began));
             match outcome {
                 Some(Committed::Done(_)) => {
                     if let Some(snapshot) = self.snapshot(&cut).await {
@@ -81,10 +82,7 @@ impl Committer {
         loop {
             match self.sink.commit(self.table, cut.commit.clone()).await {
                 Ok(outcome) => return Some(outcome),
-                Err(error) => {
-                    self.shared.telemetry.commit_error(self.table.name);
-                    warn!(table = self.table.name, %error, "commit failed; trying again");
-                }
+                Err(error) => self.shared.telemetry.commit_error(self.table.name, &error),
             }
             pauses.pause(&self.stop).await?;
             if self.was_applied(cut).await {

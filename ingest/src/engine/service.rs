@@ -218,7 +218,9 @@ impl Consumer {
                 }
             }
         }
-        if is_level && self.shared.lock().is_assigned {
+        let inner = self.shared.lock();
+        self.shared.telemetry.stopped(inner.partitions.values().filter(|p| p.stopped.is_some()).count());
+        if is_level && inner.is_assigned {
             self.shared.is_ready.store(true, Ordering::Release);
         }
     }

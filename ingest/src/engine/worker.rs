@@ -65,7 +65,8 @@ struct State {
     held: Vec<(&'static Table, Micros, RecordBatch)>,
     /// Folds have seen something since they were asked.
     is_changed: bool,
-    newest: Option<Micros>,
+    /// When the first record came that is not published.
+    oldest: Option<Micros>,
     published_at: Micros,
     pause: i64,
 }
@@ -169,10 +170,12 @@ impl Worker {
             let reason = format!("the log gave offset {} where {next} was to come", batch.start);
             return self.gap(&Gap { at: batch.at.clone(), expected: next, found: Some(batch.start), reason }).await;
         }
+        let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(bytes::Bytes::len).sum();
+        self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
         let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
-            self.state.newest = self.state.newest.max(Some(record.recorded_at));
+            self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
             self.record(&mut draft, record).await?;
         }
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
@@ -291,8 +294,7 @@ impl Worker {
 
     async fn gap(&mut self, gap: &Gap) -> EngineResult<()> {
         let Some((generation, _)) = self.reading(&gap.at) else { return Ok(()) };
-        error!(at = %gap.at, expected = gap.expected, found = gap.found, reason = gap.reason, "a part of the log is missing; partition stopped");
-        self.shared.telemetry.gap();
+        self.shared.telemetry.gap(gap);
         if self.known_gaps.insert((gap.at.clone(), gap.expected))
             && let Some(table) = Table::find(OWN[1])
         {
@@ -348,8 +350,8 @@ impl Worker {
             self.shared.publish(staged);
         }
         let now = self.clock.now();
-        if let Some(newest) = self.state.newest.take() {
-            self.shared.telemetry.freshness(now.seconds_since(newest));
+        if let Some(oldest) = self.state.oldest.take() {
+            self.shared.telemetry.freshness(now.seconds_since(oldest));
         }
         self.state.pause = (4 * (now.0 - began.0)).clamp(0, LONGEST_PAUSE);
         self.state.published_at = now;
