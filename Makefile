@@ -32,7 +32,7 @@ fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30)
 
 soak: setup ## Kill the server at random instants for SOAK_MINUTES (60) while events come in, then recount
 	cargo build $(CARGO_FLAGS) --workspace --bins
-	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end what_was_acknowledged -- --nocapture
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end acknowledged_survives -- --nocapture
 
 docs: ## Write docs/tables.md and docs/errors.md anew from the sources
 	mkdir -p docs

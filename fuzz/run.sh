@@ -22,7 +22,9 @@ for target in "${targets[@]}"; do
   log="$CARGO_TARGET_DIR/$target.log"
   if "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
     -artifact_prefix="$crashes/" "$found" "corpus/$target" >"$log" 2>&1; then
-    echo "$target: $(sed -n 's/^#\([0-9]*\).* DONE .*cov: \([0-9]*\).*/\1 runs, \2 branches/p' "$log" | tail -1), no finding"
+    runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log" | tail -1)
+    branches=$(grep -aoE ' cov: [0-9]+' "$log" | tail -1)
+    echo "$target: ${runs:-?} runs,$branches, no finding"
   else
     failed+=("$target")
     echo "$target: FINDING" >&2

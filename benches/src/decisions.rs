@@ -2,7 +2,6 @@
 
 use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -44,16 +43,16 @@ impl Load {
     }
 }
 
-/// Asks the same from several connections, each after its answer.
-fn load(target: &Target<'_>, body: &[u8], count: usize) -> Result<Load> {
-    let (left, took) = (AtomicUsize::new(count), Mutex::new(Vec::with_capacity(count)));
+/// Asks the same from several connections for some time, each after its answer.
+fn load(target: &Target<'_>, body: &[u8], most: Duration) -> Result<Load> {
+    let took = Mutex::new(Vec::new());
     let (begin, before) = (machine::now(), machine::cpu_seconds(target.process)?);
     let ask = || -> Result<()> {
         let (mut door, mut own) = (Connection::open(target.address)?, Vec::new());
-        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let begin = machine::now();
+        while begin.elapsed() < most {
+            let asked = machine::now();
             let (status, answer) = door.post(target.path, "application/json", body)?;
-            own.push(begin.elapsed());
+            own.push(asked.elapsed());
             ensure!(status == 200, "{}: {status} {}", target.name, String::from_utf8_lossy(&answer));
         }
         took.lock().ok().context("a thread panicked")?.extend(own);
@@ -68,11 +67,11 @@ fn load(target: &Target<'_>, body: &[u8], count: usize) -> Result<Load> {
 }
 
 /// Both, one after the other, each after some questions that do not count.
-fn compare(report: &mut Report, targets: [(&Target<'_>, &[u8]); 2], count: usize) -> Result<()> {
+fn compare(report: &mut Report, targets: [(&Target<'_>, &[u8]); 2], most: Duration) -> Result<()> {
     let mut loads = Vec::new();
     for (target, body) in targets {
-        load(target, body, count / 10)?;
-        let mut found = load(target, body, count)?;
+        load(target, body, most / 10)?;
+        let mut found = load(target, body, most)?;
         report.row(&found.cells(target.name))?;
         loads.push((found.cpu_micros(), percentile(&mut found.took, 50).as_secs_f64()));
     }
@@ -99,7 +98,7 @@ fn risk_body() -> Value {
 }
 
 pub(crate) fn run(bench: &Bench, server: &Server, report: &mut Report) -> Result<()> {
-    let count = setting("BENCH_REQUESTS", 4_000_usize)?;
+    let most = Duration::from_secs(setting("BENCH_SECONDS", 30_u64)? / 3).max(Duration::from_secs(1));
     server.post("/api/v1/models/evaluate", "").context("the model cannot be trained")?;
     let of_server = |name, path| Target { name, address: &server.address, path, process: server.process.id() };
 
@@ -111,7 +110,7 @@ pub(crate) fn run(bench: &Bench, server: &Server, report: &mut Report) -> Result
         risk.len()
     );
     report.section("Risk", &what, COLUMNS)?;
-    compare(report, [(&of_server("kirolinterd, risk", "/api/v1/risk"), risk.as_bytes()), (&peer, risk.as_bytes())], count)?;
+    compare(report, [(&of_server("kirolinterd, risk", "/api/v1/risk"), risk.as_bytes()), (&peer, risk.as_bytes())], most)?;
     drop(echo);
 
     let gate = json!({"type": "pre-deploy", "parameters": {"source": SOURCE, "pipeline": "travis"}, "risk": risk_body()}).to_string();
@@ -125,6 +124,5 @@ pub(crate) fn run(bench: &Bench, server: &Server, report: &mut Report) -> Result
         decision.len()
     );
     report.section("Gate", &what, COLUMNS)?;
-    let count = (count / 4).max(1);
-    compare(report, [(&of_server("kirolinterd, gate", "/api/v1/gates/evaluate"), gate.as_bytes()), (&peer, decision.as_bytes())], count)
+    compare(report, [(&of_server("kirolinterd, gate", "/api/v1/gates/evaluate"), gate.as_bytes()), (&peer, decision.as_bytes())], most)
 }
