@@ -10,10 +10,11 @@ use futures::StreamExt;
 use kiro_ports::{Clock, PortError, RowStream};
 use kiro_schemas::{Fault, Micros};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::threads::Threads;
+use crate::watch::Wanted;
 use crate::{Error, telemetry};
 
 /// Batches between the engine and a reader: one that is read, one that is ready.
@@ -27,11 +28,10 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
 }
 
-/// What has to live as long as the rows.
+/// What the rows need while they are read.
 pub(crate) struct Running {
     pub(crate) limits: Limits,
-    #[expect(dead_code, reason = "held until the rows are dropped")]
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) wanted: Arc<Wanted>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) since: Micros,
 }
@@ -39,7 +39,8 @@ pub(crate) struct Running {
 struct Answer {
     running: Running,
     batches: mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
-    task: AbortOnDropHandle<()>,
+    /// Whether the engine came to its end in time.
+    task: AbortOnDropHandle<bool>,
     rows: usize,
     ended: bool,
 }
@@ -57,35 +58,46 @@ impl Answer {
             Ok(Some(Ok(batch))) if self.rows + batch.num_rows() > limits.max_rows => Err(Error::TooManyRows { limit: limits.max_rows }),
             Ok(Some(Ok(batch))) => Ok(batch),
         };
-        match &result {
-            Ok(batch) => self.rows += batch.num_rows(),
-            Err(_) => {
-                self.ended = true;
-                self.task.abort();
-            }
+        if let Ok(batch) = &result {
+            self.rows += batch.num_rows();
+        } else {
+            self.ended = true;
+            self.running.wanted.give_up();
+            self.task.abort();
         }
         Some(result)
     }
 
-    /// The engine's task is over: well, unless it panicked.
+    /// The engine's task is over: well, unless it panicked or was out of time.
     async fn finish(&mut self) -> Option<Result<RecordBatch, Error>> {
         self.ended = true;
-        (&mut self.task).await.is_err().then_some(Err(Error::Lost))
+        match (&mut self.task).await {
+            Ok(true) => None,
+            Ok(false) => Some(Err(Error::TimedOut { ms: self.running.limits.timeout.as_millis() })),
+            Err(_) => Some(Err(Error::Lost)),
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        self.running.wanted.give_up();
         let took = self.running.clock.now().0.saturating_sub(self.running.since.0);
         telemetry::answered(self.rows, Duration::from_micros(u64::try_from(took).unwrap_or(0)));
     }
 }
 
-/// The rows of a started plan.
-pub(crate) fn stream(rows: SendableRecordBatchStream, running: Running) -> RowStream {
+/// The rows of a started plan. Its place is free again when the engine is done with it, not before.
+pub(crate) fn stream(rows: SendableRecordBatchStream, threads: &Threads, place: OwnedSemaphorePermit, running: Running) -> RowStream {
     let (sender, batches) = mpsc::channel(AHEAD);
-    let task: JoinHandle<()> = tokio::spawn(pump(rows, sender));
-    let answer = Answer { running, batches, task: AbortOnDropHandle::new(task), rows: 0, ended: false };
+    let deadline = running.limits.deadline;
+    let task = threads.spawn(async move {
+        // Here too, so that a reader who stops reading does not keep the place.
+        let in_time = timeout_at(deadline, pump(rows, sender)).await.is_ok();
+        drop(place);
+        in_time
+    });
+    let answer = Answer { running, batches, task, rows: 0, ended: false };
     Box::pin(futures::stream::unfold(answer, |mut answer| async move {
         let next = answer.next().await?.map_err(|error| {
             telemetry::failed(error.code());

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::Result;
+use datafusion::execution::session_state::SessionState;
 use kiro_ports::{TableView, View};
 use kiro_tables::{Table, TableShape};
 
+use crate::corrections::{Found, Kept};
+use crate::information::{INFORMATION, Information};
 use crate::provider::{Cut, CutTable};
 use crate::query::Providers;
 use crate::revisions::CurrentRows;
@@ -22,6 +26,18 @@ pub(crate) struct Tables {
     pub(crate) view: Arc<View>,
     pub(crate) providers: Providers,
     pub(crate) cut: Cut,
+    pub(crate) kept: Arc<Kept>,
+    /// Reads what is to be kept.
+    pub(crate) reader: Arc<SessionState>,
+}
+
+impl Tables {
+    async fn corrections(&self, rows: &CutTable) -> Result<Found> {
+        match (&rows.rows.snapshot, &rows.files) {
+            (Some(snapshot), Some(files)) => self.kept.of(rows.table, snapshot, files, &self.reader).await,
+            _ => Ok(Found::Few(Arc::new(RecordBatch::new_empty(rows.table.schema())))),
+        }
+    }
 }
 
 impl std::fmt::Debug for Tables {
@@ -46,7 +62,7 @@ impl SchemaProvider for Tables {
         let rows = Arc::new(CutTable { table, rows, files, cut: self.cut.clone() });
         Ok(Some(match table.shape {
             TableShape::Events => rows,
-            TableShape::Versions => Arc::new(CurrentRows::try_new(rows)?),
+            TableShape::Versions => Arc::new(CurrentRows::try_new(&rows, &self.corrections(&rows).await?)?),
         }))
     }
 
@@ -62,7 +78,7 @@ fn unreadable(table: &Table) -> datafusion::error::DataFusionError {
     }))
 }
 
-/// The one catalog: the public tables and, for psql, `pg_catalog`.
+/// The one catalog: the public tables, `information_schema` and, for psql, `pg_catalog`.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) tables: Arc<Tables>,
@@ -72,12 +88,13 @@ pub(crate) struct Catalog {
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
         let system = self.system.iter().map(|_| "pg_catalog".to_owned());
-        [SCHEMA.to_owned()].into_iter().chain(system).collect()
+        [SCHEMA.to_owned(), INFORMATION.to_owned()].into_iter().chain(system).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::clone(&self.tables) as Arc<dyn SchemaProvider>),
+            INFORMATION => Some(Arc::new(Information)),
             "pg_catalog" => self.system.clone(),
             _ => None,
         }

@@ -18,6 +18,8 @@ const DENIED: &[&str] = &[
     "array_resize",
     "list_resize",
     "space",
+    // Takes the product of the lengths of both texts, however long.
+    "levenshtein",
     "input_file_name",
     "file_row_index",
     "pg_sleep",
@@ -27,6 +29,36 @@ const DENIED: &[&str] = &[
     "lo_import",
     "lo_export",
     "dblink",
+];
+
+/// Aggregates that a window may use: each row costs them little. Others build their whole state anew for each row.
+const SLIDING: &[&str] = &[
+    "sum",
+    "count",
+    "avg",
+    "mean",
+    "min",
+    "max",
+    "first_value",
+    "last_value",
+    "nth_value",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "stddev",
+    "stddev_samp",
+    "stddev_pop",
+    "var",
+    "var_samp",
+    "var_pop",
+    "var_population",
+    "var_sample",
+    "corr",
+    "covar",
+    "covar_samp",
+    "covar_pop",
 ];
 
 /// Functions whose result is as long as one of their arguments says, with the position of that argument.
@@ -50,6 +82,11 @@ pub(crate) fn refuse_call(name: &str, arguments: &[Expr]) -> Option<String> {
         Some(_) => Some(format!("{name} with a length over {MAX_SIZED}")),
         None => Some(format!("{name} with a length that is no literal")),
     }
+}
+
+/// Whether an aggregate may be used over a window.
+pub(crate) fn may_slide(name: &str) -> bool {
+    SLIDING.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// The value of an integer literal, with its sign and casts.

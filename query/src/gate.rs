@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{GateRefusal, plain};
-use crate::functions::refuse_call;
+use crate::functions::{may_slide, refuse_call};
 use crate::{Error, Result};
 
 /// Deepest recursion of the parser.
@@ -131,6 +131,9 @@ fn check_expr(expr: &Expr) -> Result<(), DataFusionError> {
         Expr::WindowFunction(window) => {
             let WindowFunction { fun, params } = window.as_ref();
             let name = match fun {
+                WindowFunctionDefinition::AggregateUDF(f) if !may_slide(f.name()) => {
+                    return Err(refusal(format!("the function {} over a window", f.name())));
+                }
                 WindowFunctionDefinition::AggregateUDF(f) => f.name(),
                 WindowFunctionDefinition::WindowUDF(f) => f.name(),
             };

@@ -9,7 +9,7 @@ use kiro_schemas::FaultKind;
 use crate::fixture::{Memory, answer, engine, request, run};
 use crate::{Door, Query};
 
-const REFUSED: &[&str] = &[
+pub(crate) const REFUSED: &[&str] = &[
     "COPY (SELECT 1) TO '/tmp/kiro-hostile.csv'",
     "COPY pipeline_runs TO '/tmp/kiro-hostile.parquet' STORED AS PARQUET",
     "COPY pipeline_runs FROM '/etc/passwd'",
@@ -94,6 +94,10 @@ const REFUSED: &[&str] = &[
     "SELECT _rev FROM pipeline_runs",
     "SELECT * FROM other.public.pipeline_runs",
     "SELECT * FROM _lake.pipeline_runs",
+    "SELECT levenshtein(repeat('x', 10000), repeat('y', 10000)) FROM pipeline_runs",
+    "SELECT array_agg(run_id) OVER (ORDER BY run_id) FROM pipeline_runs",
+    "SELECT string_agg(run_id, ',') OVER (ORDER BY run_id) FROM pipeline_runs",
+    "SELECT median(attempt) OVER (ORDER BY run_id) FROM pipeline_runs",
     "CALL f()",
     "VACUUM",
     "ANALYZE pipeline_runs",

@@ -12,9 +12,11 @@
 
 mod answer;
 mod catalog;
+mod corrections;
 mod error;
 mod functions;
 mod gate;
+mod information;
 mod parameters;
 mod provider;
 pub mod psql;
@@ -22,6 +24,9 @@ mod query;
 mod revisions;
 mod telemetry;
 mod text;
+mod threads;
+mod tools;
+mod watch;
 
 pub use error::{Error, Result};
 pub use query::{Description, Door, Providers, Query, QueryConfig};
@@ -31,5 +36,9 @@ pub use telemetry::register;
 mod fixture;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod outside;
+#[cfg(test)]
+mod stubborn;
 #[cfg(test)]
 mod tests;

@@ -60,8 +60,8 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[Option<String>]) -> Result<Logic
     if types.is_empty() {
         return Ok(plan);
     }
-    let typed = types.iter().zip(values).enumerate().map(|(at, (kind, value))| scalar(at + 1, kind, value.as_deref()));
-    let list: Vec<ScalarAndMetadata> = typed.map(|v| v.map(ScalarAndMetadata::from)).collect::<Result<_>>()?;
+    let scalars = types.iter().zip(values).enumerate().map(|(at, (kind, value))| scalar(at + 1, kind, value.as_deref()));
+    let list: Vec<ScalarAndMetadata> = scalars.map(|v| v.map(ScalarAndMetadata::from)).collect::<Result<_>>()?;
     plan.with_param_values(ParamValues::List(list)).map_err(Error::of_plan)
 }
 

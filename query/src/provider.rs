@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::compute::kernels::cmp;
-use arrow::compute::{and, cast, filter, prep_null_mask_filter};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::{and, cast, concat_batches, filter, filter_record_batch, prep_null_mask_filter};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, DFSchema, ScalarValue, plan_datafusion_err};
@@ -22,6 +23,9 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use kiro_ports::{AsOf, TableView};
 use kiro_schemas::Tenant;
 use kiro_tables::Table;
+
+use crate::corrections::is_condition;
+use crate::revisions::REV;
 
 /// Whose rows are seen, and as of when. Part of the provider: no statement can remove it.
 #[derive(Debug, Clone)]
@@ -42,10 +46,23 @@ pub(crate) struct CutTable {
 }
 
 impl CutTable {
-    /// Whether a row with a revision above 0 may be there.
-    pub(crate) fn may_hold_corrections(&self) -> bool {
+    /// The corrections in memory and those found in the files, cut.
+    pub(crate) fn corrections(&self, found: &RecordBatch) -> Result<RecordBatch> {
         let memory = self.rows.tail.iter().map(|b| &b.rows).chain(&self.rows.open);
-        memory.into_iter().any(holds_corrections) || self.files.as_ref().is_some_and(|files| files_may_hold_corrections(files.as_ref()))
+        let mut kept = Vec::new();
+        for batch in memory.chain([found]) {
+            let revisions = fit(batch, &Field::new(REV, DataType::Int64, false))?;
+            let corrected = cmp::gt(revisions.as_primitive::<Int64Type>(), &Int64Array::new_scalar(0))?;
+            if corrected.has_true() {
+                kept.push(filter_record_batch(batch, &and(&corrected, &self.mask(batch)?)?)?);
+            }
+        }
+        let schema = self.table.schema();
+        let fitted = kept.iter().map(|batch| {
+            let columns = schema.fields().iter().map(|field| fit(batch, field)).collect::<Result<_>>()?;
+            Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+        });
+        Ok(concat_batches(&schema, &fitted.collect::<Result<Vec<_>>>()?)?)
     }
 
     /// The rows in memory, cut and reduced to the wanted columns.
@@ -142,7 +159,10 @@ impl TableProvider for CutTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let support = |filter: &&Expr| {
+            if is_condition(filter) { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Inexact }
+        };
+        Ok(filters.iter().map(support).collect())
     }
 
     async fn scan(
@@ -171,7 +191,7 @@ fn micros() -> DataType {
 }
 
 /// A column of a batch in the wanted type; nulls where the batch is older than the column.
-fn fit(batch: &RecordBatch, field: &Field) -> Result<ArrayRef> {
+pub(crate) fn fit(batch: &RecordBatch, field: &Field) -> Result<ArrayRef> {
     match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
         Some(column) => Ok(cast(column, field.data_type())?),
@@ -204,18 +224,4 @@ fn project_to(plan: Arc<dyn ExecutionPlan>, schema: &Schema) -> Result<Arc<dyn E
         columns.push((expr, field.name().clone()));
     }
     Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
-}
-
-fn holds_corrections(batch: &RecordBatch) -> bool {
-    let revisions = batch.column_by_name("_rev").and_then(|c| c.as_primitive_opt::<arrow::datatypes::Int64Type>());
-    revisions.is_none_or(|r| r.values().iter().any(|v| *v > 0))
-}
-
-fn files_may_hold_corrections(files: &dyn TableProvider) -> bool {
-    let none = || {
-        let at = files.schema().index_of("_rev").ok()?;
-        let max = files.statistics()?.column_statistics.get(at)?.max_value.clone();
-        Some(matches!(max, datafusion::common::stats::Precision::Exact(ScalarValue::Int64(Some(0)))))
-    };
-    !none().unwrap_or(false)
 }

@@ -5,8 +5,11 @@
 //!      └── closed by the client: the running statement is dropped
 //! ```
 
+mod connection;
 mod fault;
 mod login;
+#[cfg(test)]
+mod real;
 mod session;
 mod talk;
 #[cfg(test)]
@@ -21,9 +24,10 @@ use kiro_ports::{Clock, Principal, Tokens};
 use pgwire::api::auth::StartupHandler;
 use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use pgwire::api::{ClientInfo, ConnectionManager, ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator};
+use pgwire::api::{
+    ClientInfo, ConnectionGuard, ConnectionHandle, ConnectionManager, ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator,
+};
 use pgwire::error::{ErrorInfo, PgWireError};
-use pgwire::tokio::process_socket;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -79,10 +83,14 @@ struct Session {
     shared: Arc<Shared>,
     /// Set when, and only when, the login succeeded.
     who: OnceLock<Principal>,
+    /// What a cancel request reaches, set at the login. Kept from pgwire's own way, which does not cancel while rows are sent.
+    registered: OnceLock<(Arc<ConnectionHandle>, ConnectionGuard)>,
     /// No place is free: the login is refused.
     is_surplus: bool,
     /// A fatal error was sent.
     over: CancellationToken,
+    #[expect(dead_code, reason = "held until the connection ends")]
+    place: OwnedSemaphorePermit,
 }
 
 /// Serves connections until the token is cancelled.
@@ -112,8 +120,9 @@ pub async fn serve(listener: TcpListener, server: PsqlServer, stop: Cancellation
         let Ok((place, is_surplus)) = place.or_else(|_full| Arc::clone(&refusals).try_acquire_owned().map(|place| (place, true))) else {
             continue;
         };
-        let session = Session { shared: Arc::clone(&shared), who: OnceLock::new(), is_surplus, over: CancellationToken::new() };
-        running.spawn(connection(stream, peer, acceptor.clone(), Arc::new(session), place, stop.clone()));
+        let (shared, over) = (Arc::clone(&shared), CancellationToken::new());
+        let session = Session { shared, who: OnceLock::new(), registered: OnceLock::new(), is_surplus, over, place };
+        running.spawn(connection(stream, peer, acceptor.clone(), Arc::new(session), stop.clone()));
     }
     let ended = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
@@ -121,19 +130,12 @@ pub async fn serve(listener: TcpListener, server: PsqlServer, stop: Cancellation
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
-    session: Arc<Session>,
-    place: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>, session: Arc<Session>, stop: CancellationToken) {
     let over = session.over.clone();
     let served = async {
         let (stream, watch) = twice(stream)?;
         tokio::select! {
-            result = process_socket(stream, acceptor, Handlers(session)) => result,
+            result = connection::answer(stream, acceptor, Handlers(session)) => result,
             () = closed(&watch) => Ok(()),
             () = stop.cancelled() => Ok(()),
             () = async { over.cancelled().await; tokio::time::sleep(LEAVE).await } => Ok(()),
@@ -142,7 +144,6 @@ async fn connection(
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, "a psql connection broke");
     }
-    drop(place);
 }
 
 /// A second handle of a connection, to see it close while a statement runs.

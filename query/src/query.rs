@@ -23,15 +23,18 @@ use kiro_ports::{Clock, PortError, Snapshot, SqlAnswer, SqlEngine, SqlRequest, V
 use kiro_schemas::{Fault, OffsetVector, Tenant};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer::{Limits, Running, stream};
 use crate::catalog::{CATALOG, Catalog, SCHEMA, Tables};
+use crate::corrections::Kept;
 use crate::functions::table_functions;
 use crate::gate::{check_plan, check_statement, parse_one};
 use crate::parameters::{bind, parameter_types};
 use crate::provider::Cut;
 use crate::text::check_text;
+use crate::threads::Threads;
+use crate::tools::{self, replace_parts};
+use crate::watch::{Wanted, watch};
 use crate::{Error, Result, telemetry};
 
 /// Turns a snapshot into the table provider of its files; `None` when it is of another adapter.
@@ -80,11 +83,13 @@ pub struct Query {
     clock: Arc<dyn Clock>,
     config: QueryConfig,
     runtime: RuntimeEnv,
-    plain: SessionState,
+    plain: Arc<SessionState>,
+    kept: Arc<Kept>,
     psql: SessionState,
     system: Option<Arc<dyn SchemaProvider>>,
     parser: PostgresCompatibilityParser,
     places: Arc<Semaphore>,
+    threads: Threads,
 }
 
 impl std::fmt::Debug for Query {
@@ -102,19 +107,22 @@ impl Query {
         let engine = |e| Error::Engine(Box::new(e));
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().map_err(engine)?;
-        let plain = base_state(&config);
+        let (plain, kept) = (Arc::new(base_state(&config)), Arc::new(Kept::default()));
         let template = Catalog {
             tables: Arc::new(Tables {
                 view: Arc::default(),
                 providers: Arc::clone(&providers),
                 cut: Cut { tenant: Tenant::default(), as_of: None },
+                kept: Arc::clone(&kept),
+                reader: Arc::clone(&plain),
             }),
             system: None,
         };
-        let (psql, system) = psql_state(&plain, template).map_err(engine)?;
+        let (psql, system) = psql_state(&plain, &template).map_err(engine)?;
         let places = Arc::new(Semaphore::new(config.concurrent.max(1)));
         let parser = PostgresCompatibilityParser::new();
-        Ok(Arc::new(Self { views, providers, clock, config, runtime, plain, psql, system, parser, places }))
+        let threads = Threads::start(&config)?;
+        Ok(Arc::new(Self { views, providers, clock, config, runtime, plain, kept, psql, system, parser, places, threads }))
     }
 
     /// Plans a question that came through a door and begins to answer it.
@@ -130,25 +138,33 @@ impl Query {
         answer
     }
 
+    /// How many more questions could run.
+    #[cfg(test)]
+    pub(crate) fn free_places(&self) -> usize {
+        self.places.available_permits()
+    }
+
     async fn begin(self: &Arc<Self>, request: SqlRequest, door: Door) -> Result<SqlAnswer> {
         check_text(&request.sql)?;
         let (since, timeout) = (self.clock.now(), request.timeout);
         let deadline = Instant::now() + timeout;
         let limits = Limits { deadline, timeout, max_rows: request.max_rows, memory: self.config.memory };
         let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
-        let permit = place.map_err(|_elapsed| Error::Busy { ms: timeout.as_millis() })?.map_err(|_closed| Error::Lost)?;
-        let engine = Arc::clone(self);
+        let place = place.map_err(|_elapsed| Error::Busy { ms: timeout.as_millis() })?.map_err(|_closed| Error::Lost)?;
+        let (engine, wanted) = (Arc::clone(self), Arc::new(Wanted::default()));
+        let watcher = Arc::clone(&wanted);
         let started = async move {
             let (state, plan, offsets) = engine.plan(&request, door).await?;
             let plan = bind(plan, &request.parameters)?;
             let physical = state.create_physical_plan(&plan).await.map_err(Error::of_plan)?;
+            let physical = watch(physical, &watcher).map_err(Error::of_plan)?;
             let schema = physical.schema();
             let rows = execute_stream(physical, state.task_ctx()).map_err(|e| Error::of_run(e, engine.config.memory))?;
-            Ok((schema, offsets, rows))
+            Ok((schema, offsets, rows, place))
         };
-        let (schema, offsets, rows) = within(deadline, timeout, started).await?;
-        let running = Running { limits, permit, clock: Arc::clone(&self.clock), since };
-        Ok(SqlAnswer { schema, offsets, rows: stream(rows, running) })
+        let (schema, offsets, rows, place) = self.within(deadline, timeout, started).await?;
+        let running = Running { limits, wanted, clock: Arc::clone(&self.clock), since };
+        Ok(SqlAnswer { schema, offsets, rows: stream(rows, &self.threads, place, running) })
     }
 
     /// What a statement takes and gives, without running it.
@@ -164,7 +180,21 @@ impl Query {
             let (_, plan, _) = engine.plan(&request, door).await?;
             Ok(Description { parameters: parameter_types(&plan)?, schema: Arc::new(plan.schema().as_arrow().clone()) })
         };
-        within(Instant::now() + timeout, timeout, planned).await
+        self.within(Instant::now() + timeout, timeout, planned).await
+    }
+
+    /// Plans in a task of its own, so that a plan that never yields cannot outlive its time unnoticed.
+    async fn within<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        timeout: Duration,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match timeout_at(deadline, self.threads.spawn(work)).await {
+            Err(_) => Err(Error::TimedOut { ms: timeout.as_millis() }),
+            Ok(Err(_)) => Err(Error::Lost),
+            Ok(Ok(result)) => result,
+        }
     }
 
     async fn plan(&self, request: &SqlRequest, door: Door) -> Result<(SessionState, LogicalPlan, OffsetVector)> {
@@ -176,9 +206,10 @@ impl Query {
         let view = self.views.view();
         let offsets = view.vector.clone();
         let cut = Cut { tenant: request.tenant.clone(), as_of: request.as_of };
-        let tables = Arc::new(Tables { view, providers: Arc::clone(&self.providers), cut });
+        let (providers, kept, reader) = (Arc::clone(&self.providers), Arc::clone(&self.kept), Arc::clone(&self.plain));
+        let tables = Arc::new(Tables { view, providers, cut, kept, reader });
         let (base, system) = match door {
-            Door::Api => (&self.plain, None),
+            Door::Api => (self.plain.as_ref(), None),
             Door::Psql => (&self.psql, self.system.clone()),
         };
         let state = self.session(base, Catalog { tables, system })?;
@@ -188,7 +219,8 @@ impl Query {
     }
 
     fn parse_psql(&self, sql: &str) -> Result<Statement> {
-        let mut statements = self.parser.parse(sql).map_err(|e| Error::Syntax(e.to_string()))?;
+        let replaced = replace_parts(sql);
+        let mut statements = self.parser.parse(replaced.as_deref().unwrap_or(sql)).map_err(|e| Error::Syntax(e.to_string()))?;
         match (statements.len(), statements.pop()) {
             (1, Some(statement)) => Ok(Statement::Statement(Box::new(statement))),
             (0, _) => Err(Error::Syntax("there is no statement".into())),
@@ -219,20 +251,6 @@ impl SqlEngine for Query {
     }
 }
 
-/// Runs planning in a task of its own, so that a plan that never yields cannot outlive its time unnoticed.
-async fn within<T: Send + 'static>(
-    deadline: Instant,
-    timeout: Duration,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let task = AbortOnDropHandle::new(tokio::spawn(work));
-    match timeout_at(deadline, task).await {
-        Err(_) => Err(Error::TimedOut { ms: timeout.as_millis() }),
-        Ok(Err(_)) => Err(Error::Lost),
-        Ok(Ok(result)) => result,
-    }
-}
-
 fn catalogs(catalog: Catalog) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
@@ -244,11 +262,13 @@ fn base_state(config: &QueryConfig) -> SessionState {
         .with_target_partitions(config.partitions)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
+        .with_information_schema(false);
     let options = session.options_mut();
     options.execution.enable_recursive_ctes = false;
     options.execution.skip_physical_aggregate_schema_check = true;
     options.execution.parquet.pushdown_filters = true;
+    // The other form of a union lets no filter of a top-k through to the files.
+    options.optimizer.prefer_existing_union = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
     let functions: HashMap<String, Arc<TableFunction>> =
         table_functions().into_iter().map(|(name, f)| (name.to_owned(), Arc::new(TableFunction::new(name.to_owned(), f)))).collect();
@@ -265,7 +285,7 @@ fn base_state(config: &QueryConfig) -> SessionState {
 type PsqlState = (SessionState, Option<Arc<dyn SchemaProvider>>);
 
 /// The state of the psql door. `pg_catalog` is built once, over tables without rows, so that its object ids stay the same.
-fn psql_state(plain: &SessionState, template: Catalog) -> datafusion::error::Result<PsqlState> {
+fn psql_state(plain: &SessionState, template: &Catalog) -> datafusion::error::Result<PsqlState> {
     let (tables, list) = (Arc::clone(&template.tables), MemoryCatalogProviderList::new());
     let holder = datafusion::catalog::MemoryCatalogProvider::new();
     datafusion::catalog::CatalogProvider::register_schema(&holder, SCHEMA, tables)?;
@@ -273,6 +293,9 @@ fn psql_state(plain: &SessionState, template: Catalog) -> datafusion::error::Res
     let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(Arc::new(list)).build();
     let context = SessionContext::new_with_state(state);
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+    for function in tools::functions() {
+        context.register_udf(function.as_ref().clone());
+    }
     let system = context.catalog(CATALOG).and_then(|c| c.schema("pg_catalog"));
     Ok((context.state(), system))
 }

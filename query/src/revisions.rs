@@ -7,17 +7,18 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, JoinType, not_impl_err};
-use datafusion::datasource::provider_as_source;
+use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, TableType, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use kiro_tables::Table;
 
+use crate::corrections::{Found, Last};
 use crate::provider::CutTable;
 
 /// The revision column, which users do not see.
-const REV: &str = "_rev";
+pub(crate) const REV: &str = "_rev";
 
 /// A table whose rows are looked up through their revisions.
 #[derive(Debug)]
@@ -28,35 +29,44 @@ pub(crate) struct CurrentRows {
 
 impl CurrentRows {
     /// The current rows of a versioned table.
-    ///
-    /// Rows whose key has a revision above 0 are anti-joined away; the few corrections are the build side of the join, so the
-    /// files stream through and a filter or a limit reaches them.
-    pub(crate) fn try_new(rows: Arc<CutTable>) -> Result<Self> {
+    pub(crate) fn try_new(rows: &Arc<CutTable>, found: &Found) -> Result<Self> {
         let table = rows.table;
-        let corrected = rows.may_hold_corrections();
-        let scan = || LogicalPlanBuilder::scan(table.name, provider_as_source(Arc::clone(&rows) as Arc<dyn TableProvider>), None);
         let shown: Vec<Expr> = table.columns.iter().filter(|c| c.name != REV).map(|c| column(c.name)).collect();
-        let first = scan()?.filter(column(REV).eq(lit(0_i64)))?;
-        let plan = if corrected {
-            let keys = |qualifier: &str| table.key.iter().map(|k| Column::new(Some(qualifier.to_owned()), *k)).collect::<Vec<_>>();
-            let corrections = scan()?.filter(column(REV).gt(lit(0_i64)))?;
-            let touched = corrections.clone().project(table.key.iter().map(|k| column(k)))?.alias("_corrected")?.build()?;
-            let untouched = LogicalPlanBuilder::from(touched).join(
-                first.build()?,
-                JoinType::RightAnti,
-                (keys("_corrected"), keys(table.name)),
-                None,
-            )?;
-            let last = last_versions(corrections, table)?.project(shown.clone())?;
-            untouched.project(shown)?.union(last.build()?)?.build()?
-        } else {
-            first.project(shown)?.build()?
+        let first = scan(rows)?.filter(column(REV).eq(lit(0_i64)))?;
+        let plan = match found {
+            Found::Many => joined(rows, first)?.project(shown.clone())?.union(last_versions(rows)?.project(shown)?.build()?)?,
+            Found::Few(found) => {
+                let corrections = rows.corrections(found)?;
+                if corrections.num_rows() == 0 {
+                    first.project(shown)?
+                } else {
+                    let last = Arc::new(Last::among(table, &corrections)?);
+                    let beside = MemTable::try_new(table.schema(), vec![vec![last.rows.clone()]])?;
+                    let beside = LogicalPlanBuilder::scan(table.name, provider_as_source(Arc::new(beside)), None)?;
+                    first.filter(last.condition(table))?.project(shown.clone())?.union(beside.project(shown)?.build()?)?
+                }
+            }
         };
-        Ok(Self { schema: visible(table), plan })
+        Ok(Self { schema: visible(table), plan: plan.build()? })
     }
 }
 
-fn last_versions(corrections: LogicalPlanBuilder, table: &Table) -> Result<LogicalPlanBuilder> {
+fn scan(rows: &Arc<CutTable>) -> Result<LogicalPlanBuilder> {
+    LogicalPlanBuilder::scan(rows.table.name, provider_as_source(Arc::clone(rows) as Arc<dyn TableProvider>), None)
+}
+
+/// First versions whose key has no correction. The corrections are the build side of the join, so the files stream through.
+fn joined(rows: &Arc<CutTable>, first: LogicalPlanBuilder) -> Result<LogicalPlanBuilder> {
+    let table = rows.table;
+    let keys = |qualifier: &str| table.key.iter().map(|k| Column::new(Some(qualifier.to_owned()), *k)).collect::<Vec<_>>();
+    let corrections = scan(rows)?.filter(column(REV).gt(lit(0_i64)))?;
+    let touched = corrections.project(table.key.iter().map(|k| column(k)))?.alias("_corrected")?;
+    touched.join(first.build()?, JoinType::RightAnti, (keys("_corrected"), keys(table.name)), None)
+}
+
+fn last_versions(rows: &Arc<CutTable>) -> Result<LogicalPlanBuilder> {
+    let table = rows.table;
+    let corrections = scan(rows)?.filter(column(REV).gt(lit(0_i64)))?;
     let number = row_number()
         .partition_by(table.key.iter().map(|k| column(k)).collect())
         .order_by(vec![column(REV).sort(false, false), column("recorded_at").sort(false, false)])

@@ -192,3 +192,17 @@ async fn a_dropped_answer_frees_its_place() {
     drop(first);
     assert_eq!(lines(&engine, request("SELECT 1")).await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_stops_reading_keeps_no_place() {
+    let config = QueryConfig { concurrent: 1, partitions: 2, memory: 64 << 20 };
+    let engine = Query::new(Arc::new(Memory::default()), Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine");
+    let endless = "SELECT a.value FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+    let short = SqlRequest { timeout: Duration::from_millis(200), ..request(endless) };
+    let mut first = engine.ask(short, Door::Api).await.expect("an answer");
+    assert!(first.rows.next().await.expect("rows").is_ok());
+    assert_eq!(lines(&engine, request("SELECT 1")).await, ["1"], "the place is free although the first answer is held");
+    let rest: Vec<_> = first.rows.collect().await;
+    let last = rest.last().expect("an end");
+    assert_eq!(last.as_ref().expect_err("not whole").kind, FaultKind::TimedOut);
+}

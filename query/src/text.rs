@@ -33,8 +33,18 @@ pub(crate) fn check_text(sql: &str) -> Result<()> {
             Token::RParen | Token::RBracket | Token::RBrace => depth = depth.saturating_sub(1),
             Token::Word(word) => match word.keyword {
                 Keyword::SELECT | Keyword::JOIN | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::FROM => clauses += 1,
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::ILIKE => operators += 1,
-                Keyword::BETWEEN | Keyword::IN | Keyword::AT | Keyword::COLLATE | Keyword::CASE | Keyword::ESCAPE => operators += 1,
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::BETWEEN
+                | Keyword::IN
+                | Keyword::AT
+                | Keyword::COLLATE
+                | Keyword::CASE
+                | Keyword::ESCAPE => operators += 1,
                 _ => {}
             },
             Token::Whitespace(_) | Token::Comma | Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => {}

@@ -7,7 +7,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 /// The rounds; a token has 256 random bits, so that more would only cost time.
-pub(crate) const ITERATIONS: u32 = 4096;
+pub(crate) const ITERATIONS: u32 = kiro_ports::ScramVerifier::ITERATIONS;
 
 /// `Hi`; takes some milliseconds.
 pub(crate) fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {

@@ -48,7 +48,7 @@ impl Tokens for Store {
 impl Store {
     async fn create_token(&self, token: NewToken, now: Micros) -> Result<Secret> {
         check(&token)?;
-        let (mut bits, mut salt) = ([0_u8; 32], [0_u8; 16]);
+        let (mut bits, mut salt) = ([0_u8; 32], [0_u8; ScramVerifier::SALT_BYTES]);
         OsRng.try_fill_bytes(&mut bits).map_err(|source| Error::Random { source })?;
         OsRng.try_fill_bytes(&mut salt).map_err(|source| Error::Random { source })?;
         let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits));

@@ -1,6 +1,9 @@
 //! Rows to Parquet files, schemas and actions to the JSON of the Delta log.
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
 use kiro_ports::Transaction;
 use kiro_schemas::{Kind, Micros};
 use kiro_tables::Table;
@@ -8,6 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use crate::{Error, Result, statistics};
@@ -26,20 +30,47 @@ pub(crate) struct NewFile {
 /// Encodes rows as one file.
 pub(crate) fn encode(table: &'static Table, rows: &[RecordBatch]) -> Result<NewFile> {
     let failed = |source| Error::Parquet { table: table.name, source: Box::new(source) };
-    let level = ZstdLevel::try_new(1).map_err(failed)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(ENGINE.to_owned())
-        .build();
+    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
     // Without Arrow's own schema in the file all readers see plain Parquet types.
+    let properties = properties(table, count).map_err(failed)?;
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), table.schema(), options).map_err(failed)?;
-    for batch in rows {
-        writer.write(batch).map_err(failed)?;
+    // Corrections have row groups of their own: questions want either them or the rest, and leave the other unread.
+    for part in [false, true] {
+        for batch in rows {
+            let batch = corrections(table, batch, part).map_err(|e| failed(e.into()))?;
+            writer.write(&batch).map_err(failed)?;
+        }
+        writer.flush().map_err(failed)?;
     }
     let bytes = writer.into_inner().map_err(failed)?;
     Ok(NewFile { bytes, statistics: statistics::of_rows(table, rows) })
+}
+
+fn properties(table: &Table, count: usize) -> parquet::errors::Result<WriterProperties> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(ENGINE.to_owned());
+    for column in table.columns.iter().filter(|c| c.kind == Kind::Text && is_looked_up(table, c.name)) {
+        let values = u64::try_from(count.min(ROW_GROUP_ROWS)).unwrap_or(u64::MAX).max(1);
+        let path = ColumnPath::from(column.name);
+        properties = properties.set_column_bloom_filter_enabled(path.clone(), true).set_column_bloom_filter_max_ndv(path, values);
+    }
+    Ok(properties.build())
+}
+
+/// Whether a column holds ids that are asked for one by one: where they have no order, only a Bloom filter tells which files to read.
+fn is_looked_up(table: &Table, column: &str) -> bool {
+    column == "commit_sha" || (table.key.contains(&column) && !matches!(column, "tenant" | "source"))
+}
+
+/// The rows of a batch that are corrections, or those that are not.
+fn corrections(table: &Table, batch: &RecordBatch, wanted: bool) -> Result<RecordBatch, ArrowError> {
+    let revisions = table.position("_rev").and_then(|at| batch.column(at).as_primitive_opt::<Int64Type>());
+    let Some(revisions) = revisions else { return Ok(batch.slice(0, if wanted { 0 } else { batch.num_rows() })) };
+    let mask: BooleanArray = revisions.iter().map(|rev| Some((rev > Some(0)) == wanted)).collect();
+    filter_record_batch(batch, &mask)
 }
 
 /// A file that lies in the table's folder.

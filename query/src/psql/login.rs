@@ -14,16 +14,14 @@ use pgwire::api::auth::{
     AuthSource, LoginInfo, Password, ServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
     save_startup_parameters_to_metadata,
 };
-use pgwire::api::{ClientInfo, ConnectionHandle, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator};
+use pgwire::api::{ClientInfo, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::startup::{Authentication, PasswordMessageFamily, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::Mutex;
 
-use super::{Session, fault, session};
-
-/// Rounds that an unknown user is asked for: as many as known ones are.
-const DECOY_ITERATIONS: u32 = 4096;
+use super::{Session, fault};
+use crate::tools::SERVER_VERSION;
 
 /// Verifiers of users that are not there, so that asking does not tell who is.
 #[derive(Debug, Default)]
@@ -32,8 +30,8 @@ pub(super) struct Decoys(RandomState);
 impl Decoys {
     /// The salt is the same each time, as that of a real user is.
     fn of(&self, user: &str) -> ScramVerifier {
-        let salt = [(user, 0_u8), (user, 1)].iter().flat_map(|seed| self.0.hash_one(seed).to_be_bytes()).collect();
-        ScramVerifier { salt, iterations: DECOY_ITERATIONS, salted_password: random_nonce().into_bytes() }
+        let salt: Vec<u8> = (0_u8..).flat_map(|part| self.0.hash_one((user, part)).to_be_bytes()).take(ScramVerifier::SALT_BYTES).collect();
+        ScramVerifier { salt, iterations: ScramVerifier::ITERATIONS, salted_password: random_nonce().into_bytes() }
     }
 }
 
@@ -143,10 +141,8 @@ impl Login {
         let shared = &self.session.shared;
         let (pid, key) = shared.keys.generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
-        let (handle, guard) = shared.connections.register(pid, key);
-        client.session_extensions().insert::<Arc<ConnectionHandle>>(handle);
-        client.session_extensions().insert(guard);
-        if self.session.who.set(who).is_err() {
+        let registered = self.session.registered.set(shared.connections.register(pid, key));
+        if registered.is_err() || self.session.who.set(who).is_err() {
             return Err(fault::fatal("08P01", "a second login"));
         }
         finish_authentication(client, &Parameters).await
@@ -183,7 +179,7 @@ struct Parameters;
 impl ServerParameterProvider for Parameters {
     fn server_parameters<C: ClientInfo>(&self, _client: &C) -> Option<HashMap<String, String>> {
         let told = [
-            ("server_version", session::SERVER_VERSION),
+            ("server_version", SERVER_VERSION),
             ("server_encoding", "UTF8"),
             ("client_encoding", "UTF8"),
             ("integer_datetimes", "on"),

@@ -6,6 +6,7 @@ use pgwire::error::PgWireError;
 
 use super::fault;
 use crate::text::check_text;
+use crate::tools;
 
 /// Most statements of one text.
 const MAX_STATEMENTS: usize = 64;
@@ -109,26 +110,5 @@ impl Command {
 
 /// The value of a setting.
 pub(super) fn setting(name: &str) -> Result<&'static str, PgWireError> {
-    Ok(match name {
-        "server_version" => SERVER_VERSION,
-        "server_version_num" => "160006",
-        "server_encoding" | "client_encoding" => "UTF8",
-        "search_path" => "public",
-        "timezone" | "time zone" => "UTC",
-        "datestyle" => "ISO, YMD",
-        "intervalstyle" => "postgres",
-        "standard_conforming_strings" | "transaction_read_only" | "default_transaction_read_only" | "integer_datetimes" => "on",
-        "is_superuser" | "in_hot_standby" => "off",
-        "transaction isolation level" | "transaction_isolation" | "default_transaction_isolation" => "repeatable read",
-        "statement_timeout" => "30s",
-        "lock_timeout" | "idle_in_transaction_session_timeout" => "0",
-        "max_identifier_length" => "63",
-        "bytea_output" => "hex",
-        "extra_float_digits" => "1",
-        "application_name" => "",
-        _ => return Err(fault::error("42704", format!("there is no setting {name:?}"))),
-    })
+    tools::setting(name).ok_or_else(|| fault::error("42704", format!("there is no setting {name:?}")))
 }
-
-/// The version that tools see.
-pub(super) const SERVER_VERSION: &str = "16.6 (KiroLinter)";

@@ -12,9 +12,10 @@ use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_executio
 use pgwire::api::results::{FieldInfo, Response, Tag};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
-use pgwire::api::{ClientInfo, ClientPortalStore, ConnectionHandle, PgWireConnectionState, Type};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::extendedquery::Execute;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query as QueryMessage;
 
@@ -41,6 +42,16 @@ impl Talk {
 
     fn request(&self, text: &str, parameters: Vec<Option<String>>) -> PgWireResult<SqlRequest> {
         Ok(SqlRequest { parameters, ..SqlRequest::new(self.who()?.tenant.clone(), text) })
+    }
+
+    /// Does the work of a statement unless the client asks to cancel it.
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+        let Some((handle, _)) = self.0.registered.get() else { return work.await };
+        let cancelled = handle.start_query().await;
+        tokio::select! {
+            result = work => result,
+            Ok(()) = cancelled => Err(fault::error("57014", "the statement was cancelled at the client's request")),
+        }
     }
 
     async fn run(&self, command: &Command, request: SqlRequest, format: &Format, status: TransactionStatus) -> PgWireResult<Response> {
@@ -88,14 +99,6 @@ impl Talk {
     }
 }
 
-/// Ends when the client asks to cancel its statement.
-async fn cancelled(handle: Option<Arc<Arc<ConnectionHandle>>>) {
-    let Some(handle) = handle else { return std::future::pending().await };
-    if handle.start_query().await.await.is_err() {
-        std::future::pending().await
-    }
-}
-
 #[async_trait]
 impl SimpleQueryHandler for Talk {
     /// Statements run one after the other, and each answer is sent before the next is asked for.
@@ -111,11 +114,7 @@ impl SimpleQueryHandler for Talk {
             return Err(PgWireError::NotReadyForQuery);
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
-        let handle = client.session_extensions().get::<Arc<ConnectionHandle>>();
-        tokio::select! {
-            result = self.simple(client, &query.query) => result?,
-            () = cancelled(handle) => return Err(PgWireError::QueryCanceled),
-        }
+        self.unless_cancelled(self.simple(client, &query.query)).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let status = client.transaction_status();
         send_ready_for_query(client, status).await
@@ -187,6 +186,22 @@ impl ExtendedQueryHandler for Talk {
         Arc::new(Self(Arc::clone(&self.0)))
     }
 
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.clone();
+        let result = self.unless_cancelled(self._on_execute(client, message)).await;
+        if result.is_err() {
+            // The portal holds the rows, and they their place among the running questions.
+            client.portal_store().rm_portal(name.as_deref().unwrap_or(DEFAULT_NAME));
+        }
+        result
+    }
+
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Self::Statement>, _max_rows: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -224,7 +239,7 @@ fn parameter(portal: &Portal<Arc<Prepared>>, at: usize, kind: &Type) -> PgWireRe
     if !portal.parameter_format.is_binary(at) {
         let bytes = portal.parameters.get(at).cloned().flatten();
         let text = bytes.map(|bytes| String::from_utf8(bytes.to_vec()));
-        return text.transpose().map_err(|_| fault::error("22021", format!("parameter ${} is not UTF-8", at + 1)));
+        return text.transpose().map_err(|_bytes| fault::error("22021", format!("parameter ${} is not UTF-8", at + 1)));
     }
     Ok(match *kind {
         Type::BOOL => portal.parameter::<bool>(at, kind)?.map(|v| v.to_string()),

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{self, split};
 use super::{PsqlServer, serve};
+use crate::Query;
 use crate::fixture::{Fixed, Memory, engine, run};
 
-const PASSWORD: &str = "kiro_0123456789abcdef";
+pub(super) const PASSWORD: &str = "kiro_0123456789abcdef";
 
 /// Tokens `reader` of the default tenant, `neighbour` of another and `writer`, which may not read.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ impl Tokens for Few {
             "writer" => (Tenant::default(), Role::Ingest),
             _ => return Ok(None),
         };
-        let (salt, iterations) = (b"sixteen bytes ..".to_vec(), 5000);
-        let salted_password = gen_salted_password(PASSWORD, &salt, 5000);
+        let (salt, iterations) = (b"sixteen bytes ..".to_vec(), ScramVerifier::ITERATIONS);
+        let salted_password = gen_salted_password(PASSWORD, &salt, usize::try_from(iterations).expect("a number"));
         Ok(Some((Principal { name: name.to_owned(), tenant, role }, ScramVerifier { salt, iterations, salted_password })))
     }
     async fn list(&self, _tenant: &Tenant) -> Result<Vec<TokenInfo>, PortError> {
@@ -51,8 +52,10 @@ impl Tokens for Few {
     }
 }
 
-struct Running {
-    at: SocketAddr,
+/// A door that is served until this is dropped.
+pub(super) struct Running {
+    pub(super) at: SocketAddr,
+    pub(super) query: Arc<Query>,
     stop: CancellationToken,
 }
 
@@ -62,7 +65,11 @@ impl Drop for Running {
     }
 }
 
-async fn start(open: bool, max_connections: usize) -> Running {
+pub(super) async fn start(open: bool, max_connections: usize) -> Running {
+    start_with(open, max_connections, None).await
+}
+
+pub(super) async fn start_with(open: bool, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
     let memory = Arc::new(Memory::default());
     memory.tail("pipeline_runs", run("default", "1", 0, 1, "main"));
     memory.tail("pipeline_runs", run("default", "2", 0, 2, "it's"));
@@ -70,9 +77,10 @@ async fn start(open: bool, max_connections: usize) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (at, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let open = open.then(|| Principal { name: "loopback".into(), tenant: Tenant::default(), role: Role::Admin });
-    let server = PsqlServer { query: engine(memory), tokens: Arc::new(Few), clock: Arc::new(Fixed), tls: None, open, max_connections };
+    let (query, tokens) = (engine(memory), Arc::new(Few));
+    let server = PsqlServer { query: Arc::clone(&query), tokens, clock: Arc::new(Fixed), tls, open, max_connections };
     tokio::spawn(serve(listener, server, stop.clone()));
-    Running { at, stop }
+    Running { at, query, stop }
 }
 
 async fn psql(running: &Running, user: &str, password: &str, input: &[&str]) -> Output {
@@ -83,16 +91,16 @@ async fn psql(running: &Running, user: &str, password: &str, input: &[&str]) -> 
         command.args(["-c", text]);
     }
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    tokio::time::timeout(Duration::from_secs(60), output).await.expect("an end").expect("psql runs")
+    tokio::time::timeout(Duration::from_mins(1), output).await.expect("an end").expect("psql runs")
 }
 
-async fn said(running: &Running, input: &[&str]) -> String {
+pub(super) async fn said(running: &Running, input: &[&str]) -> String {
     let output = psql(running, "reader", PASSWORD, input).await;
     assert!(output.status.success(), "{input:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
 }
 
-async fn error(running: &Running, input: &str) -> String {
+pub(super) async fn error(running: &Running, input: &str) -> String {
     let output = psql(running, "reader", PASSWORD, &[input]).await;
     assert!(!output.status.success(), "{input}: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stderr).expect("text")
@@ -177,7 +185,7 @@ async fn psql_describes_the_tables() {
 }
 
 /// One message of the protocol: its kind, its length, its parts.
-fn message(kind: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn message(kind: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let length = u32::try_from(body.len() + 4).expect("a length");
     [kind, &length.to_be_bytes(), &body].concat()
@@ -207,6 +215,41 @@ async fn values_are_bound_by_the_extended_protocol() {
     let text = String::from_utf8_lossy(&answer);
     for part in ["\0\u{2}2!\0\0\0\u{2}42", "SELECT 1", "42703", "after"] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+/// Seeds of the protocol and what is near them, before and after a login: each connection ends, and the door serves the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_any_kind_end_a_connection_at_most() {
+    for open in [false, true] {
+        let running = start(open, 10).await;
+        for bytes in crate::outside::inputs("psql_bytes", 12) {
+            let mut stream = TcpStream::connect(running.at).await.expect("a connection");
+            // The door may close before everything is sent.
+            drop(stream.write_all(&bytes).await);
+            drop(stream.shutdown().await);
+            let mut answer = Vec::new();
+            let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+            assert!(end.is_ok(), "no end after {}", bytes.escape_ascii());
+            assert!(open || !answer.windows(5).any(|part| part == b"\0SELE"), "answered without a login: {}", bytes.escape_ascii());
+        }
+        let output = psql(&running, "reader", PASSWORD, &["SELECT 7"]).await;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "7\n", "the door serves on");
+    }
+}
+
+/// Announced and begun, before and after a login: refused before it is read, not taken into memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_measure_is_refused() {
+    for open in [false, true] {
+        let running = start(open, 10).await;
+        let mut stream = TcpStream::connect(running.at).await.expect("a connection");
+        stream.write_all(&message(b"", &[b"\0\x03\0\0user\0reader\0\0"])).await.expect("sent");
+        stream.write_all(b"Q\x3f\xff\xff\x00SELECT ").await.expect("sent");
+        let mut answer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.expect("closed").expect("read");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains("FATAL") && text.contains("08P01"), "open {open}: {text}");
     }
 }
 

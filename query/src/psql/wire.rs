@@ -52,10 +52,10 @@ pub(super) fn single(name: &str, value: &str) -> PgWireResult<QueryResponse> {
 
 /// The schema with columns that the protocol has no type for as text.
 fn carried(schema: &Schema) -> Schema {
-    let fields = schema.fields().iter().map(|field| match is_carried(field) {
-        true => Arc::clone(field),
-        false => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
-    });
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| if is_carried(field) { Arc::clone(field) } else { Arc::new(Field::new(field.name(), DataType::Utf8, true)) });
     Schema::new(fields.collect::<Vec<_>>())
 }
 
@@ -85,10 +85,8 @@ fn json(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         }
         let first = maps.value_offsets().get(row).and_then(|o| usize::try_from(*o).ok()).unwrap_or(0);
         let entries = (first..first + maps.value(row).len()).map(|at| {
-            let value = match maps.values().is_null(at) {
-                true => serde_json::Value::Null,
-                false => serde_json::Value::String(values.value(at).to_string()),
-            };
+            let text = || serde_json::Value::String(values.value(at).to_string());
+            let value = if maps.values().is_null(at) { serde_json::Value::Null } else { text() };
             (keys.value(at).to_string(), value)
         });
         built.append_value(serde_json::Value::Object(entries.collect()).to_string());

@@ -110,6 +110,13 @@ pub struct ScramVerifier {
     pub salted_password: Vec<u8>,
 }
 
+impl ScramVerifier {
+    /// Rounds for new tokens, and for names that are not there: what is asked of a client does not tell who is known.
+    pub const ITERATIONS: u32 = 4096;
+    /// Length of a salt, for both.
+    pub const SALT_BYTES: usize = 16;
+}
+
 impl std::fmt::Debug for ScramVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ScramVerifier(…)")

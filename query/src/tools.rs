@@ -1,0 +1,180 @@
+//! What PostgreSQL's tools ask for besides tables: functions about the session, and statements that the engine cannot plan.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use datafusion::common::{ScalarValue, exec_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+
+/// The version that tools see.
+pub(crate) const SERVER_VERSION: &str = "16.6 (KiroLinter)";
+
+/// Parts of statements that tools send, with what is put in their place.
+const REPLACED: &[(&str, &str)] = &[
+    // Grafana: the schemas of the search path.
+    (
+        "SELECT CASE WHEN trim(s[i]) = '\"$user\"' THEN user ELSE trim(s[i]) END FROM generate_series( \
+         array_lower(string_to_array(current_setting('search_path'),','),1), \
+         array_upper(string_to_array(current_setting('search_path'),','),1)) as i, \
+         string_to_array(current_setting('search_path'),',') s",
+        "'public'",
+    ),
+    // psql's \du: the roles that a role is a member of.
+    (
+        "ARRAY(SELECT b.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles b ON (m.roleid = b.oid) \
+         WHERE m.member = r.oid)",
+        "'{}'",
+    ),
+];
+
+/// The value of a setting.
+pub(crate) fn setting(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "server_version" => SERVER_VERSION,
+        "server_version_num" => "160006",
+        "server_encoding" | "client_encoding" => "UTF8",
+        "search_path" => "public",
+        "timezone" | "time zone" => "UTC",
+        "datestyle" => "ISO, YMD",
+        "intervalstyle" => "postgres",
+        "standard_conforming_strings" | "transaction_read_only" | "default_transaction_read_only" | "integer_datetimes" => "on",
+        "is_superuser" | "in_hot_standby" => "off",
+        "transaction isolation level" | "transaction_isolation" | "default_transaction_isolation" => "repeatable read",
+        "statement_timeout" => "30s",
+        "lock_timeout" | "idle_in_transaction_session_timeout" => "0",
+        "max_identifier_length" => "63",
+        "bytea_output" => "hex",
+        "extra_float_digits" => "1",
+        "application_name" => "",
+        _ => return None,
+    })
+}
+
+/// The text with the parts of tools replaced; `None` when there is none of them.
+pub(crate) fn replace_parts(sql: &str) -> Option<String> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().ok()?;
+    let mut solid: Vec<Token> = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
+    let mut is_changed = false;
+    for (part, instead) in REPLACED {
+        let wanted = Tokenizer::new(&PostgreSqlDialect {}, part).tokenize().ok()?;
+        let wanted: Vec<Token> = wanted.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
+        while let Some(at) = solid.windows(wanted.len()).position(|window| window == wanted) {
+            solid.splice(at..at + wanted.len(), [Token::make_word(instead, None)]);
+            is_changed = true;
+        }
+    }
+    is_changed.then(|| solid.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+}
+
+/// The functions of the psql door.
+pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
+    let nothing: fn(&[ScalarValue]) -> Result<ScalarValue> = |_| Ok(ScalarValue::Utf8(None));
+    let yes: fn(&[ScalarValue]) -> Result<ScalarValue> = |_| Ok(ScalarValue::Boolean(Some(true)));
+    let mut all = vec![
+        Function::new("current_setting", DataType::Utf8, current_setting),
+        Function::new("version", DataType::Utf8, |_| Ok(format!("PostgreSQL {SERVER_VERSION}").into())),
+        Function::new("pg_size_pretty", DataType::Utf8, size_pretty),
+        Function::new("pg_is_in_recovery", DataType::Boolean, |_| Ok(ScalarValue::Boolean(Some(false)))),
+    ];
+    let visible = ["pg_function_is_visible", "pg_type_is_visible", "pg_opclass_is_visible", "pg_operator_is_visible"];
+    all.extend(visible.map(|name| Function::new(name, DataType::Boolean, yes)));
+    let descriptions = ["obj_description", "col_description", "shobj_description"];
+    all.extend(descriptions.map(|name| Function::new(name, DataType::Utf8, nothing)));
+    all.into_iter().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
+}
+
+fn current_setting(arguments: &[ScalarValue]) -> Result<ScalarValue> {
+    let Some(name) = arguments.first().and_then(|name| name.try_as_str().flatten()) else { return Ok(ScalarValue::Utf8(None)) };
+    let may_be_missing = matches!(arguments.get(1), Some(ScalarValue::Boolean(Some(true))));
+    match setting(&name.to_lowercase()) {
+        None if !may_be_missing => exec_err!("there is no setting {name:?}"),
+        value => Ok(ScalarValue::Utf8(value.map(str::to_owned))),
+    }
+}
+
+/// # Source
+/// PostgreSQL 16, "Database Object Size Functions": kB, MB, … from 10 of them on, rounded half up.
+fn size_pretty(arguments: &[ScalarValue]) -> Result<ScalarValue> {
+    let size = arguments.first().map_or(Ok(ScalarValue::Int64(None)), |size| size.cast_to(&DataType::Int64))?;
+    let ScalarValue::Int64(Some(mut size)) = size else { return Ok(ScalarValue::Utf8(None)) };
+    let mut units = ["bytes", "kB", "MB", "GB", "TB", "PB"].into_iter().peekable();
+    while let Some(unit) = units.next() {
+        if size.unsigned_abs() < 10 * 1024 || units.peek().is_none() {
+            return Ok(format!("{size} {unit}").into());
+        }
+        size = (size + 512 * size.signum()) / 1024;
+    }
+    Ok(ScalarValue::Utf8(None))
+}
+
+/// A function of single values that says the same all through a statement.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Function {
+    name: &'static str,
+    signature: Signature,
+    returns: DataType,
+    answer: Answer,
+}
+
+type Single = fn(&[ScalarValue]) -> Result<ScalarValue>;
+
+/// Two are the same when they do the same; the name tells it.
+#[derive(Debug)]
+struct Answer(Single);
+
+impl PartialEq for Answer {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Answer {}
+
+impl std::hash::Hash for Answer {
+    fn hash<H: std::hash::Hasher>(&self, _state: &mut H) {}
+}
+
+impl Function {
+    fn new(name: &'static str, returns: DataType, answer: Single) -> Self {
+        let signature = Signature::one_of(
+            vec![datafusion::logical_expr::TypeSignature::Nullary, datafusion::logical_expr::TypeSignature::VariadicAny],
+            Volatility::Stable,
+        );
+        Self { name, signature, returns, answer: Answer(answer) }
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.returns.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = if args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_))) { 1 } else { args.number_rows };
+        let arrays: Vec<ArrayRef> = args.args.into_iter().map(|a| a.into_array(rows)).collect::<Result<_>>()?;
+        let row = |at| -> Result<ScalarValue> {
+            let values: Vec<ScalarValue> = arrays.iter().map(|a| ScalarValue::try_from_array(a, at)).collect::<Result<_>>()?;
+            (self.answer.0)(&values)
+        };
+        if rows == 1 && args.number_rows != 1 {
+            return Ok(ColumnarValue::Scalar(row(0)?));
+        }
+        let values: Vec<ScalarValue> = (0..rows).map(row).collect::<Result<_>>()?;
+        if values.is_empty() {
+            return Ok(ColumnarValue::Array(arrow::array::new_empty_array(&self.returns)));
+        }
+        Ok(ColumnarValue::Array(ScalarValue::iter_to_array(values)?))
+    }
+}
