@@ -1,5 +1,7 @@
 #!/bin/bash
-# Prints the path of a Python that has pyarrow; makes a virtual environment for it once.
+# Prints the path of a Python that has pyarrow and the packages that are named; makes a virtual environment for it once.
+#
+# usage: python.sh [PACKAGE...], such as: python.sh 'moto[server]'
 set -euo pipefail
 
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/venv
@@ -11,8 +13,12 @@ command -v python3 >/dev/null || fail "python3 is not installed (see scripts/set
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
 flock 9
-if ! "$python" -c 'import pyarrow' 2>/dev/null; then
-    python3 -m venv "$venv" >&2 || fail "python3-venv is not installed (see scripts/setup-debian.sh)"
-    "$python" -m pip install --quiet pyarrow >&2 || fail "pip cannot install pyarrow"
-fi
+[ -x "$python" ] || python3 -m venv "$venv" >&2 || fail "python3-venv is not installed (see scripts/setup-debian.sh)"
+for package in pyarrow "$@"; do
+    # What was installed leaves a note, so that nobody asks the registry twice.
+    note=$venv/installed-${package//[^a-zA-Z0-9]/-}
+    [ -e "$note" ] && continue
+    "$python" -m pip install --quiet "$package" >&2 || fail "pip cannot install $package"
+    touch "$note"
+done
 echo "$python"

@@ -21,6 +21,7 @@ mod commit;
 mod error;
 mod handle;
 mod load;
+mod pace;
 mod quarantine;
 mod service;
 mod shared;
@@ -46,6 +47,25 @@ pub trait Decode: Send + Sync {
     fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String>;
 }
 
+/// Which part of the folds an engine computes, and since when it may write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldPart {
+    /// The version of the folds: rows of different versions do not mix.
+    pub version: u32,
+    /// The shard, from 0.
+    pub shard: u32,
+    /// How many shards there are.
+    pub shards: u32,
+    /// The epoch of the lease under which it commits: a smaller one is fenced by the first commit of a larger one.
+    pub epoch: i64,
+}
+
+impl Default for FoldPart {
+    fn default() -> Self {
+        Self { version: 1, shard: 0, shards: 1, epoch: 0 }
+    }
+}
+
 /// What an engine does.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -69,8 +89,10 @@ pub struct EngineConfig {
     pub dedupe_window: usize,
     /// Whether `_events` tables, dead letters and gaps are committed.
     pub commits_events: bool,
-    /// Whether the tables of the folds are committed.
+    /// Whether the tables of the folds are committed; else what others commit is followed.
     pub commits_derived: bool,
+    /// Which part of the folds this is.
+    pub fold: FoldPart,
     /// Where the bytes of dead letters lie.
     pub quarantine_dir: PathBuf,
     /// The tenant of records that name none.
@@ -92,6 +114,7 @@ impl EngineConfig {
             dedupe_window: 1_000_000,
             commits_events: true,
             commits_derived: true,
+            fold: FoldPart::default(),
             quarantine_dir: quarantine_dir.into(),
             tenant: Tenant::default(),
         }

@@ -40,6 +40,12 @@ impl OffsetVector {
         self.0.get(at).copied().unwrap_or(0)
     }
 
+    /// The next offset of a partition; `None` when it is absent.
+    #[must_use]
+    pub fn get(&self, at: &TopicPartition) -> Option<i64> {
+        self.0.get(at).copied()
+    }
+
     /// Sets the next offset of a partition.
     pub fn set(&mut self, at: TopicPartition, next: i64) {
         self.0.insert(at, next);

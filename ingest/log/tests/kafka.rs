@@ -78,9 +78,9 @@ struct Starts {
 }
 
 impl Assignment for Starts {
-    fn start(&self, partitions: &[TopicPartition]) -> Vec<i64> {
+    fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>> {
         let at = self.at.lock().unwrap();
-        partitions.iter().map(|partition| at.get(partition).copied().unwrap_or(0)).collect()
+        partitions.iter().map(|partition| at.get(partition).copied()).collect()
     }
 
     fn revoked(&self, partitions: &[TopicPartition]) {

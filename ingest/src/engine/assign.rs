@@ -2,43 +2,51 @@
 
 use std::sync::Arc;
 
-use kiro_ports::{Assignment, TableSink};
+use kiro_ports::{Assignment, Snapshot, TableSource};
 use kiro_schemas::TopicPartition;
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use super::load::OWN;
 use super::shared::{Partition, Shared};
 use super::table::Side;
 
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
-    /// Asked again at each assignment when partitions are shared: another member may have moved the tables.
-    pub(super) sink: Option<Arc<dyn TableSink>>,
+    /// Asked again at each assignment: another process may have moved the tables.
+    pub(super) source: Arc<dyn TableSource>,
     pub(super) runtime: Handle,
 }
 
 impl Start {
     fn reload(&self) {
-        let Some(sink) = &self.sink else { return };
         let tables: Vec<_> = {
             let inner = self.shared.lock();
             inner.tables.iter().enumerate().filter(|(_, s)| s.commits && s.side == Side::Events).map(|(at, s)| (at, s.table)).collect()
         };
-        for (at, table) in tables {
-            // On a thread of its own: the caller may be within the runtime, where nothing may block on it.
-            let read = std::thread::scope(|scope| scope.spawn(|| self.runtime.block_on(sink.offsets(table))).join());
-            match read {
-                Ok(Ok(offsets)) => self.shared.lock().tables[at].stands(&offsets),
-                Ok(Err(error)) => warn!(table = table.name, %error, "offsets were not read again"),
-                Err(_) => warn!(table = table.name, "offsets were not read again"),
+        let read = async {
+            let mut found: Vec<(usize, Arc<dyn Snapshot>)> = Vec::new();
+            for (at, table) in tables {
+                match self.source.snapshot(table).await {
+                    Ok(Some(snapshot)) => found.push((at, snapshot)),
+                    Ok(None) => {}
+                    Err(error) => warn!(table = table.name, %error, "the table was not read again"),
+                }
             }
+            found
+        };
+        // On a thread of its own: the caller may be within the runtime, where nothing may block on it.
+        let found = std::thread::scope(|scope| scope.spawn(|| self.runtime.block_on(read)).join());
+        match found {
+            Ok(found) => self.shared.follow(found),
+            Err(_) => warn!("the tables were not read again"),
         }
     }
 }
 
 impl Assignment for Start {
-    fn start(&self, partitions: &[TopicPartition]) -> Vec<i64> {
+    fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>> {
         self.reload();
         let mut inner = self.shared.lock();
         inner.is_assigned = true;
@@ -50,7 +58,13 @@ impl Assignment for Start {
                 inner.partitions.insert(at.clone(), Partition { is_owned: true, generation, ..Partition::default() });
                 inner.vector.set(at.clone(), contained.next(at));
             }
-            starts.push(inner.vector.next(at));
+            let next = inner.vector.next(at);
+            let is_seen = next > 0 || inner.is_seen(at);
+            starts.push(is_seen.then_some(next));
+            if let (false, Some(table)) = (is_seen, inner.tables.iter().find(|s| s.table.name == OWN[1])) {
+                // One table notes at once that the partition is read.
+                table.full.notify_one();
+            }
         }
         starts
     }

@@ -71,14 +71,18 @@ pub(super) fn split_due(batch: RecordBatch, horizon: Micros) -> Result<(Option<R
     Ok((due, part(false)?.map(|held| (Micros(earliest), held))))
 }
 
-/// The rows whose text column has one of the values.
-pub(super) fn matching(batch: &RecordBatch, column: &str, values: &HashSet<&str>) -> Result<Option<RecordBatch>, ArrowError> {
-    let Some(texts) = batch.column_by_name(column).and_then(|c| c.as_string_view_opt()) else { return Ok(None) };
-    let mask: BooleanArray = texts.iter().map(|text| Some(text.is_some_and(|t| values.contains(t)))).collect();
-    if mask.true_count() == 0 {
-        return Ok(None);
+/// The rows whose text columns each have one of their values.
+pub(super) fn matching(mut batch: RecordBatch, among: &[(&str, &[String])]) -> Result<Option<RecordBatch>, ArrowError> {
+    for (column, values) in among {
+        let values: HashSet<&str> = values.iter().map(String::as_str).collect();
+        let Some(texts) = batch.column_by_name(column).and_then(|c| c.as_string_view_opt()) else { return Ok(None) };
+        let mask: BooleanArray = texts.iter().map(|text| Some(text.is_some_and(|t| values.contains(t)))).collect();
+        if mask.true_count() == 0 {
+            return Ok(None);
+        }
+        batch = filter_record_batch(&batch, &mask)?;
     }
-    filter_record_batch(batch, &mask).map(Some)
+    Ok(Some(batch))
 }
 
 /// The rows of an events table whose offset is `from` or larger.
@@ -86,6 +90,18 @@ pub(super) fn rows_from(batch: &RecordBatch, from: i64) -> Result<RecordBatch, A
     let Some(offsets) = batch.column_by_name("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>()) else { return Ok(batch.clone()) };
     let mask: BooleanArray = offsets.iter().map(|offset| Some(offset.is_none_or(|o| o >= from))).collect();
     filter_record_batch(batch, &mask)
+}
+
+/// Above every revision that is in files.
+const LIFTED: i64 = 1 << 40;
+
+/// Versioned rows that come before any row of the files with the same key.
+pub(super) fn lift(table: &'static Table, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let Some(rev) = table.position("_rev") else { return Ok(batch.clone()) };
+    let mut columns = batch.columns().to_vec();
+    let lifted = columns[rev].as_primitive::<Int64Type>().unary::<_, Int64Type>(|rev| rev.saturating_add(LIFTED));
+    columns[rev] = Arc::new(lifted);
+    RecordBatch::try_new(batch.schema(), columns)
 }
 
 /// Of versioned rows, those with the highest `_rev` of each key.

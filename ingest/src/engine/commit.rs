@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use kiro_ports::{Clock, Committed, Snapshot, TableSink, TableSource};
 use kiro_tables::Table;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::pace::{Ticker, sleep};
 use super::shared::Shared;
 use super::table::Cut;
 
@@ -30,17 +30,14 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) async fn run(self, busy: Duration, idle: Duration) {
         let full = Arc::clone(&self.shared.lock().tables[self.index].full);
-        let mut busy = interval_at(Instant::now() + busy, busy);
-        let mut idle = interval_at(Instant::now() + idle, idle);
-        busy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut busy, mut idle) = (Ticker::new(busy), Ticker::new(idle));
         loop {
             let is_due = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                _ = idle.tick() => true,
-                _ = busy.tick() => self.has_rows(),
-                () = full.notified() => self.has_rows(),
+                () = idle.tick() => true,
+                () = busy.tick() => self.has_rows(),
+                () = full.notified() => true,
             };
             if is_due {
                 self.flush().await;
@@ -69,7 +66,7 @@ impl Committer {
                     return;
                 }
                 Some(Committed::Fenced(apps)) => {
-                    error!(table = self.table.name, ?apps, "another process commits these partitions; ours are stopped");
+                    error!(table = self.table.name, ?apps, "another process commits these partitions; ours start over where the tables stand");
                     self.shared.fence(self.index, &apps);
                 }
                 None => return,
@@ -81,6 +78,8 @@ impl Committer {
         let mut pauses = Pauses::default();
         loop {
             match self.sink.commit(self.table, cut.commit.clone()).await {
+                // What was answered with an error may have been applied: then it is by ourselves that we are fenced.
+                Ok(Committed::Fenced(_)) if self.was_applied(cut).await => return Some(Committed::Done(0)),
                 Ok(outcome) => return Some(outcome),
                 Err(error) => self.shared.telemetry.commit_error(self.table.name, &error),
             }
@@ -93,9 +92,6 @@ impl Committer {
 
     /// An error can hide a commit that was applied: then the table stands where the commit leads.
     async fn was_applied(&self, cut: &Cut) -> bool {
-        if cut.moves.is_empty() {
-            return false;
-        }
         match self.sink.offsets(self.table).await {
             Ok(offsets) => cut.commit.transactions.iter().all(|t| offsets.get(&t.app) == Some(&t.next)),
             Err(_) => false,
@@ -157,7 +153,7 @@ pub(super) async fn follow(shared: Arc<Shared>, source: Arc<dyn TableSource>, ev
         };
         for (at, table, version) in tables {
             match source.snapshot(table).await {
-                Ok(Some(snapshot)) if Some(snapshot.version()) != version => shared.follow(at, snapshot),
+                Ok(Some(snapshot)) if Some(snapshot.version()) != version => shared.follow_seen(at, snapshot),
                 Ok(_) => {}
                 Err(error) => warn!(table = table.name, %error, "snapshot failed"),
             }

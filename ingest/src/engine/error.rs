@@ -33,6 +33,14 @@ pub enum EngineError {
     /// The bytes of a dead letter could not be kept until the end; the record is read again at the next start.
     #[error("cannot write a quarantine file: {0}")]
     Quarantine(#[source] std::io::Error),
+    /// Another process commits what the folds of this one derive.
+    #[error("another process commits {table}, in epoch {epoch}")]
+    Fenced {
+        /// The table where it was seen.
+        table: &'static str,
+        /// The epoch of the other; 0 when it is not known.
+        epoch: i64,
+    },
     /// The thread of the folds, or a committer, panicked.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -56,6 +64,7 @@ impl Fault for EngineError {
         match self {
             Self::Port { source, .. } => source.kind,
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => FaultKind::Internal,
+            Self::Fenced { .. } => FaultKind::Conflict,
             Self::Thread(_) | Self::Quarantine(_) => FaultKind::Unavailable,
         }
     }
@@ -64,7 +73,7 @@ impl Fault for EngineError {
         match self {
             Self::Port { source, .. } => source.blame(),
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => Blame::Ours,
-            Self::Thread(_) | Self::Quarantine(_) => Blame::External,
+            Self::Thread(_) | Self::Quarantine(_) | Self::Fenced { .. } => Blame::External,
         }
     }
 
@@ -76,6 +85,7 @@ impl Fault for EngineError {
             Self::Thread(_) => "KIR-0224",
             Self::Ended(_) => "KIR-0225",
             Self::Quarantine(_) => "KIR-0226",
+            Self::Fenced { .. } => "KIR-0227",
         }
     }
 }

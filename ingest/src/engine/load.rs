@@ -1,10 +1,8 @@
 //! The start of the folds: what they derived before, then all events of the lake.
 
-use std::collections::HashSet;
-
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use kiro_schemas::TopicPartition;
+use kiro_schemas::{Micros, TopicPartition};
 use kiro_tables::{Table, TableShape};
 
 use super::batches;
@@ -33,8 +31,12 @@ impl Worker {
         for table in Table::all().iter().filter(|t| t.shape == TableShape::Events && !OWN.contains(&t.name)) {
             for batch in self.scan(table).await? {
                 self.seed(&mut seeds, &batch);
+                self.mark(&batch);
                 self.fold(table, batch)?;
             }
+        }
+        if let Some(letters) = Table::find(OWN[0]) {
+            self.scan(letters).await?.iter().for_each(|batch| self.mark(batch));
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);
         let old = seeds.len().saturating_sub(self.config.dedupe_window);
@@ -45,7 +47,7 @@ impl Worker {
         self.load_gaps().await
     }
 
-    async fn scan(&mut self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
+    async fn scan(&self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
         let rows = self.source.scan(table, &[]).await.map_err(EngineError::port("read a table"))?;
         rows.iter().map(|batch| batches::conform(table, batch)).collect::<Result<_, _>>().map_err(EngineError::rows(table.name))
     }
@@ -70,6 +72,21 @@ impl Worker {
         }
     }
 
+    /// Keeps the last record of each partition.
+    fn mark(&mut self, batch: &RecordBatch) {
+        let int = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let topic = batch.column_by_name("_topic").and_then(|c| c.as_string_view_opt());
+        let recorded = batch.column_by_name("recorded_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let (Some(topic), Some(partition), Some(offset), Some(recorded)) = (topic, int("_partition"), int("_offset"), recorded) else {
+            return;
+        };
+        for row in 0..batch.num_rows() {
+            let mark = (offset.value(row), Micros(recorded.value(row)));
+            let at = TopicPartition::new(topic.value(row), i32::try_from(partition.value(row)).unwrap_or(-1));
+            self.marks.entry(at).and_modify(|last| *last = (*last).max(mark)).or_insert(mark);
+        }
+    }
+
     async fn load_gaps(&mut self) -> EngineResult<()> {
         let Some(table) = Table::find("ingest_gaps") else { return Ok(()) };
         for batch in self.scan(table).await? {
@@ -88,7 +105,6 @@ impl Worker {
     pub(super) async fn supply(&mut self) -> EngineResult<()> {
         for missing in self.folding.missing() {
             let Some(table) = Table::find(missing.table) else { continue };
-            let ids: HashSet<&str> = missing.ids.iter().map(String::as_str).collect();
             // The tail first: what is committed meanwhile is then found in both, and folds do not mind.
             let mut found: Vec<RecordBatch> = {
                 let inner = self.shared.lock();
@@ -98,11 +114,11 @@ impl Worker {
             let staged = self.staged.rows.iter().filter(|(name, ..)| *name == missing.table);
             found.extend(staged.map(|(_, _, batch)| batch.rows.clone()));
             let mut matches = Vec::new();
-            for batch in &found {
-                matches.extend(batches::matching(batch, missing.column, &ids).map_err(EngineError::rows(table.name))?);
+            for batch in found {
+                matches.extend(batches::matching(batch, &missing.among()).map_err(EngineError::rows(table.name))?);
             }
-            let lookup = self.source.lookup(table, missing.column, &missing.ids);
-            for batch in lookup.await.map_err(EngineError::port("look up events"))? {
+            let among = missing.among();
+            for batch in self.source.lookup(table, &among).await.map_err(EngineError::port("look up events"))? {
                 matches.push(batches::conform(table, &batch).map_err(EngineError::rows(table.name))?);
             }
             for batch in matches {

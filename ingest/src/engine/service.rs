@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kiro_ports::{EventLog, LogConsumer, Poll, PortError, Subscription, TableSink};
+use kiro_ports::{EventLog, LogConsumer, Poll, PortError, Subscription, TableSource};
+use kiro_schemas::TopicPartition;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
+use super::pace::Instant;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
 use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
@@ -26,7 +27,7 @@ const QUEUE: usize = 4;
 pub struct EngineService {
     config: EngineConfig,
     ports: EnginePorts,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl EngineService {
@@ -52,16 +53,17 @@ impl EngineService {
         F: Future<Output = EngineResult<()>>,
     {
         let (config, shared) = (self.config.clone(), Arc::clone(&self.shared));
-        let (log, sink) = (Arc::clone(&self.ports.log), Arc::clone(&self.ports.sink));
+        let (log, source) = (Arc::clone(&self.ports.log), Arc::clone(&self.ports.source));
         let stop_commits = CancellationToken::new();
         let mut committers = self.spawn_committers(&stop_commits);
         let (commands, queue) = mpsc::channel(QUEUE);
         let folds = folds(Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone()), queue)?;
         info!(topics = ?config.topics, "engine started");
+        let (lost, fenced) = (shared.lost.clone(), shared.lost.clone());
         let mut consumer = Consumer { shared, config, log, commands, looked_at: None };
         let consumes = async move {
             // It ends when it is told to, or when the folds have hung up; that it is dropped then ends the folds.
-            consumer.run(sink, &cancel).await;
+            tokio::select! { biased; () = lost.cancelled() => {} () = consumer.run(source, &cancel) => {} }
             drop(consumer);
         };
         let ((), outcome) = tokio::join!(consumes, folds);
@@ -72,6 +74,9 @@ impl EngineService {
         }
         info!("engine stopped");
         outcome?;
+        if fenced.is_cancelled() {
+            return Err(EngineError::Fenced { table: "the tables of the folds", epoch: 0 });
+        }
         if is_whole { Ok(()) } else { Err(EngineError::Ended("a committer")) }
     }
 
@@ -114,23 +119,37 @@ struct Consumer {
 }
 
 impl Consumer {
-    async fn run(&mut self, sink: Arc<dyn TableSink>, cancel: &CancellationToken) {
-        let Some(mut consumer) = self.begin(sink, cancel).await else { return };
+    /// Consumes; anew whenever somebody else moved a partition of ours, from where the tables stand then.
+    async fn run(&mut self, source: Arc<dyn TableSource>, cancel: &CancellationToken) {
+        let mut fences = Pauses::default();
+        while let Some(consumer) = self.begin(&source, cancel).await {
+            let Some(owned) = self.consume(consumer, cancel).await else { return };
+            warn!(partitions = ?owned, "partitions were moved by another process; the log is consumed anew");
+            self.shared.revoke(&owned);
+            if !self.tell(Command::Revoked(owned), cancel).await {
+                return;
+            }
+            fences.pause(cancel).await;
+        }
+    }
+
+    /// Consumes until the end, or until a partition is fenced: then it gives all that are owned.
+    async fn consume(&mut self, mut consumer: Box<dyn LogConsumer>, cancel: &CancellationToken) -> Option<Vec<TopicPartition>> {
         let mut pauses = Pauses::default();
         let mut reported = None::<Instant>;
         while !cancel.is_cancelled() && !self.commands.is_closed() {
             let commands = self.commands.clone();
             let poll = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return,
-                () = commands.closed() => return,
+                () = cancel.cancelled() => return None,
+                () = commands.closed() => return None,
                 poll = self.next(consumer.as_mut()) => poll,
             };
             match poll {
                 Ok(poll) => {
                     pauses = Pauses::default();
                     if !self.pass(poll, cancel).await {
-                        return;
+                        return None;
                     }
                 }
                 Err(error) => {
@@ -145,13 +164,16 @@ impl Consumer {
                     warn!(%error, "offsets were not reported to the log");
                 }
             }
+            if let Some(owned) = self.shared.fenced() {
+                return Some(owned);
+            }
         }
+        None
     }
 
-    async fn begin(&self, sink: Arc<dyn TableSink>, cancel: &CancellationToken) -> Option<Box<dyn LogConsumer>> {
+    async fn begin(&self, source: &Arc<dyn TableSource>, cancel: &CancellationToken) -> Option<Box<dyn LogConsumer>> {
         let mut pauses = Pauses::default();
-        let sink = self.config.group.as_ref().map(|_| sink);
-        let start = Arc::new(Start { shared: Arc::clone(&self.shared), sink, runtime: Handle::current() });
+        let start = Arc::new(Start { shared: Arc::clone(&self.shared), source: Arc::clone(source), runtime: Handle::current() });
         let (topics, group) = (self.config.topics.clone(), self.config.group.clone());
         let subscription = Subscription { topics, group, max_batch_bytes: self.config.batch_bytes };
         loop {
@@ -181,11 +203,10 @@ impl Consumer {
             Poll::Assigned(_) => Some(Command::Assigned),
             Poll::Idle => None,
         };
-        if let Some(command) = command {
-            let sent = tokio::select! { biased; () = cancel.cancelled() => return false, sent = self.commands.send(command) => sent };
-            if sent.is_err() {
-                return false;
-            }
+        if let Some(command) = command
+            && !self.tell(command, cancel).await
+        {
+            return false;
         }
         let every = if is_idle && !self.shared.is_ready.load(Ordering::Acquire) { Duration::ZERO } else { Duration::from_secs(5) };
         if self.looked_at.is_none_or(|at| at.elapsed() >= every) {
@@ -193,6 +214,11 @@ impl Consumer {
             self.looked_at = Some(Instant::now());
         }
         true
+    }
+
+    /// `false` when the folds have hung up, or it is the end.
+    async fn tell(&self, command: Command, cancel: &CancellationToken) -> bool {
+        tokio::select! { biased; () = cancel.cancelled() => false, sent = self.commands.send(command) => sent.is_ok() }
     }
 
     /// Looks where the log ends.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
-use kiro_ports::{Snapshot, TableSink, TableSource, TailBatch, View};
-use kiro_schemas::{OffsetVector, TopicPartition};
+use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TailBatch, View};
+use kiro_schemas::{OffsetVector, TopicPartition, invariant};
 use kiro_tables::{Table, TableName, TableShape};
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::table::{Cut, Side, TableState};
 use super::{EngineConfig, EngineError, EngineResult};
@@ -58,10 +59,14 @@ pub(super) struct Shared {
     view: ArcSwap<View>,
     published: watch::Sender<u64>,
     pub(super) room: Notify,
+    /// Cancelled when another process commits what the folds of this one derive.
+    pub(super) lost: CancellationToken,
     pub(super) telemetry: Telemetry,
     pub(super) is_loaded: AtomicBool,
     pub(super) is_ready: AtomicBool,
     pub(super) tail_limit: usize,
+    #[cfg(test)]
+    pub(super) watcher: std::sync::OnceLock<super::tests::Watcher>,
     commit_bytes: usize,
 }
 
@@ -79,8 +84,9 @@ impl Shared {
                 TableShape::Versions if outputs.contains(&table.name) => (Side::Derived, config.commits_derived),
                 TableShape::Versions => (Side::Foreign, false),
             };
-            let mut state = TableState::new(table, side, commits, &config.cluster);
+            let mut state = TableState::new(table, side, commits, config);
             if commits {
+                take_over(&state, sink.as_ref()).await?;
                 state.stands(&sink.offsets(table).await.map_err(EngineError::port("read the offsets of a table"))?);
             }
             state.snapshot = source.snapshot(table).await.map_err(EngineError::port("read a table"))?;
@@ -104,10 +110,13 @@ impl Shared {
             view,
             published: watch::Sender::new(0),
             room: Notify::new(),
+            lost: CancellationToken::new(),
             telemetry,
             is_loaded: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             tail_limit: config.tail_bytes,
+            #[cfg(test)]
+            watcher: std::sync::OnceLock::new(),
             commit_bytes: config.commit_bytes,
         }))
     }
@@ -126,7 +135,13 @@ impl Shared {
 
     /// Swaps the view for one of what the lock holds now.
     pub(super) fn swap(&self, inner: &Inner) {
-        self.view.store(Arc::new(inner.view()));
+        invariant!(ViewIsDisjoint, inner.tables.iter().all(TableState::is_disjoint));
+        let view = Arc::new(inner.view());
+        #[cfg(test)]
+        if let Some(watcher) = self.watcher.get() {
+            watcher.look(&view);
+        }
+        self.view.store(view);
         self.published.send_modify(|count| *count += 1);
         let bytes = inner.bytes();
         self.telemetry.tail(bytes);
@@ -164,18 +179,34 @@ impl Shared {
         self.swap(&inner);
     }
 
-    pub(super) fn follow(&self, table: usize, snapshot: Arc<dyn Snapshot>) {
+    /// Takes a version that others committed, once all that it contains has been seen here: a view is of one vector. When
+    /// the tail is crowded it is taken in any case, since else there might never be room to get that far.
+    pub(super) fn follow_seen(&self, table: usize, snapshot: Arc<dyn Snapshot>) {
+        let is_due = {
+            let inner = self.lock();
+            inner.has_seen(table, snapshot.offsets()) || inner.bytes() >= self.tail_limit / 2
+        };
+        if is_due {
+            self.follow(vec![(table, snapshot)]);
+        }
+    }
+
+    pub(super) fn follow(&self, snapshots: Vec<(usize, Arc<dyn Snapshot>)>) {
         let mut inner = self.lock();
-        inner.tables[table].follow(snapshot);
+        for (table, snapshot) in snapshots {
+            inner.tables[table].follow(snapshot);
+        }
         self.swap(&inner);
     }
 
-    /// Somebody else moved the partition: its rows are theirs. Of a table of the folds, all of it is.
+    /// Somebody else moved the partition: its rows are theirs. Of the folds, all is, and this engine ends.
     pub(super) fn fence(&self, table: usize, apps: &[(String, i64)]) {
         let mut inner = self.lock();
         if inner.tables[table].side == Side::Derived {
-            inner.tables[table].commits = false;
+            inner.tables.iter_mut().filter(|s| s.side == Side::Derived).for_each(|s| s.commits = false);
+            self.lost.cancel();
         } else {
+            inner.tables[table].learn_gaps(apps);
             let moved: Vec<TopicPartition> = apps.iter().filter_map(|(app, _)| inner.tables[table].partition(app)).collect();
             for at in moved {
                 inner.drop_rows(&at);
@@ -185,6 +216,13 @@ impl Shared {
             }
         }
         self.swap(&inner);
+    }
+
+    /// The partitions that are read here, if one of them was moved by somebody else.
+    pub(super) fn fenced(&self) -> Option<Vec<TopicPartition>> {
+        let inner = self.lock();
+        let owned = inner.partitions.iter().filter(|(_, p)| p.is_owned);
+        inner.partitions.values().any(|p| p.is_owned && p.is_fenced).then(|| owned.map(|(at, _)| at.clone()).collect())
     }
 
     pub(super) fn stop(&self, at: &TopicPartition, reason: &str) {
@@ -206,6 +244,19 @@ impl Shared {
     }
 }
 
+/// Makes a table of the folds ours: from then on the owner before is fenced, whatever it still wants to write.
+async fn take_over(state: &TableState, sink: &dyn TableSink) -> EngineResult<()> {
+    let table = state.table;
+    let fenced = |epoch| EngineError::Fenced { table: table.name, epoch };
+    let offsets = sink.offsets(table).await.map_err(EngineError::port("read the offsets of a table"))?;
+    let Some(transaction) = state.takeover(&offsets).map_err(fenced)? else { return Ok(()) };
+    let commit = Commit { rows: Vec::new(), transactions: vec![transaction] };
+    match sink.commit(table, commit).await.map_err(EngineError::port("take over a table"))? {
+        Committed::Done(_) => Ok(()),
+        Committed::Fenced(moved) => Err(fenced(moved.first().map_or(0, |(_, epoch)| *epoch))),
+    }
+}
+
 impl Inner {
     /// What all tables of events contain.
     pub(super) fn contained(&self) -> OffsetVector {
@@ -215,6 +266,11 @@ impl Inner {
             all.set(at.clone(), events().map(|s| s.committed.next(at)).min().unwrap_or(0));
         }
         all
+    }
+
+    /// Whether a table has heard of the partition.
+    pub(super) fn is_seen(&self, at: &TopicPartition) -> bool {
+        self.tables.iter().any(|s| s.side == Side::Events && s.committed.get(at).is_some())
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -227,6 +283,13 @@ impl Inner {
 
     pub(super) fn generation(&self, at: &TopicPartition) -> Option<u64> {
         self.partitions.get(at).filter(|p| p.is_owned && p.stopped.is_none()).map(|p| p.generation)
+    }
+
+    /// Whether the view has come to where a version of a table stands, as far as its partitions are read here.
+    fn has_seen(&self, table: usize, offsets: &Offsets) -> bool {
+        let is_read = |at: &TopicPartition| self.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none());
+        let contained = self.tables[table].contained(offsets);
+        contained.iter().filter(|(at, _)| is_read(at)).all(|(at, next)| self.vector.next(at) >= next)
     }
 
     fn drop_rows(&mut self, at: &TopicPartition) {

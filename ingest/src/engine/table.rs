@@ -1,5 +1,6 @@
 //! One table in the engine: where it stands, and the part of its tail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -8,7 +9,8 @@ use kiro_schemas::{OffsetVector, TopicPartition};
 use kiro_tables::Table;
 use tokio::sync::Notify;
 
-use super::batches;
+use super::load::OWN;
+use super::{EngineConfig, FoldPart, batches};
 
 /// Small batches of a partition are merged up to this many rows.
 const MERGE_ROWS: usize = 8_192;
@@ -47,49 +49,160 @@ pub(super) struct TableState {
     pub(super) side: Side,
     pub(super) commits: bool,
     pub(super) committed: OffsetVector,
+    /// Of gaps that have their row: the offset after the one that was expected.
+    gaps: OffsetVector,
+    /// How often rows of the folds were committed: they also change when the log does not, as time passes.
+    turn: i64,
     pub(super) snapshot: Option<Arc<dyn Snapshot>>,
     pub(super) entries: Vec<Entry>,
     pub(super) open: Vec<RecordBatch>,
     pub(super) full: Arc<Notify>,
     pub(super) bytes: usize,
     sealed: u64,
-    prefix: String,
+    apps: Apps,
+}
+
+/// The application ids of a table: what they begin with, one beginning for each part that writes it.
+#[derive(Debug)]
+struct Apps {
+    /// Of a table that we commit there is one, ours.
+    parts: Vec<String>,
+    /// Of a part of the folds that is ours: what stands at the epoch of its owner.
+    epoch: Option<(String, i64)>,
+}
+
+impl Apps {
+    fn of(side: Side, commits: bool, cluster: &str, fold: FoldPart) -> Self {
+        if side != Side::Derived {
+            return Self { parts: vec![format!("kiro/{cluster}/")], epoch: None };
+        }
+        let part = |shard: u32| format!("kiro/{cluster}/fold/v{}/{shard}of{}/", fold.version, fold.shards);
+        if commits {
+            let own = part(fold.shard);
+            return Self { epoch: Some((format!("{own}epoch"), fold.epoch)), parts: vec![own] };
+        }
+        Self { parts: (0..fold.shards).map(part).collect(), epoch: None }
+    }
+
+    fn own(&self) -> &str {
+        self.parts.first().map_or("", String::as_str)
+    }
+
+    /// The partition of an application id, if it is one of this table's.
+    fn partition(&self, app: &str) -> Option<TopicPartition> {
+        let (topic, partition) = self.parts.iter().find_map(|part| app.strip_prefix(part.as_str()))?.rsplit_once('/')?;
+        (!topic.contains('/')).then_some(())?;
+        Some(TopicPartition::new(topic, partition.parse().ok()?))
+    }
+
+    /// What all parts contain.
+    fn contained(&self, offsets: &Offsets) -> OffsetVector {
+        let mut parts: BTreeMap<TopicPartition, (usize, i64)> = BTreeMap::new();
+        for (app, next) in offsets {
+            let Some(at) = self.partition(app) else { continue };
+            let (count, least) = parts.entry(at).or_insert((0, i64::MAX));
+            (*count, *least) = (*count + 1, (*least).min(*next));
+        }
+        parts.into_iter().filter(|(_, (count, _))| *count == self.parts.len()).map(|(at, (_, least))| (at, least)).collect()
+    }
 }
 
 impl TableState {
-    pub(super) fn new(table: &'static Table, side: Side, commits: bool, cluster: &str) -> Self {
-        let prefix = if side == Side::Derived { format!("kiro/{cluster}/fold/") } else { format!("kiro/{cluster}/") };
+    pub(super) fn new(table: &'static Table, side: Side, commits: bool, config: &EngineConfig) -> Self {
+        let apps = Apps::of(side, commits, &config.cluster, config.fold);
         Self {
             table,
             side,
             commits,
             committed: OffsetVector::default(),
+            gaps: OffsetVector::default(),
+            turn: 0,
             snapshot: None,
             entries: Vec::new(),
             open: Vec::new(),
             full: Arc::default(),
             bytes: 0,
             sealed: 0,
-            prefix,
+            apps,
         }
     }
 
     pub(super) fn app(&self, at: &TopicPartition) -> String {
-        format!("{}{}/{}", self.prefix, at.topic, at.partition)
+        format!("{}{}/{}", self.apps.own(), at.topic, at.partition)
     }
 
     /// The partition of an application id, if it is one of this table's.
     pub(super) fn partition(&self, app: &str) -> Option<TopicPartition> {
-        let (topic, partition) = app.strip_prefix(&self.prefix)?.rsplit_once('/')?;
-        (!topic.contains('/')).then_some(())?;
+        self.apps.partition(app)
+    }
+
+    /// What makes the table ours for this epoch; none where it is so already, an error where a larger one has it.
+    pub(super) fn takeover(&self, offsets: &Offsets) -> Result<Option<Transaction>, i64> {
+        let Some((app, epoch)) = self.apps.epoch.clone() else { return Ok(None) };
+        let start = offsets.get(&app).copied().unwrap_or(0);
+        if start > epoch {
+            return Err(start);
+        }
+        Ok((start < epoch).then_some(Transaction { app, start, next: epoch }))
+    }
+
+    /// What a version of the table contains.
+    pub(super) fn contained(&self, offsets: &Offsets) -> OffsetVector {
+        self.apps.contained(offsets)
+    }
+
+    /// The application under which rows of gaps are committed, so that none is written twice.
+    fn gap_app(&self, at: &TopicPartition) -> String {
+        format!("{}gaps/{}/{}", self.apps.own(), at.topic, at.partition)
+    }
+
+    fn gap_partition(&self, app: &str) -> Option<TopicPartition> {
+        let (topic, partition) = app.strip_prefix(self.apps.own())?.strip_prefix("gaps/")?.rsplit_once('/')?;
         Some(TopicPartition::new(topic, partition.parse().ok()?))
     }
 
+    fn turn_app(&self) -> String {
+        format!("{}turn", self.apps.own())
+    }
+
     pub(super) fn stands(&mut self, offsets: &Offsets) {
-        self.committed = offsets.iter().filter_map(|(app, next)| Some((self.partition(app)?, *next))).collect();
+        self.turn = offsets.get(&self.turn_app()).copied().unwrap_or(0);
+        self.committed = self.contained(offsets);
+        if self.holds_gaps() {
+            self.gaps = offsets.iter().filter_map(|(app, next)| Some((self.gap_partition(app)?, *next))).collect();
+        }
+    }
+
+    fn holds_gaps(&self) -> bool {
+        self.table.name == OWN[1]
+    }
+
+    /// Somebody else wrote rows of gaps.
+    pub(super) fn learn_gaps(&mut self, apps: &[(String, i64)]) {
+        for (app, next) in apps {
+            if let Some(at) = self.gap_partition(app) {
+                self.gaps.advance(&at, *next);
+            }
+        }
+    }
+
+    /// Whether the table has the rows already.
+    fn has(&self, entry: &Entry) -> bool {
+        match &entry.needs {
+            Some(needs) => self.committed.covers(needs),
+            None if self.holds_gaps() => entry.batch.next < self.gaps.next(&entry.batch.at),
+            None => entry.batch.next <= self.committed.next(&entry.batch.at),
+        }
+    }
+
+    /// Whether no row of the tail is in the table too.
+    pub(super) fn is_disjoint(&self) -> bool {
+        let is_new = |e: &Entry| self.holds_gaps() || e.batch.start >= self.committed.next(&e.batch.at);
+        self.side != Side::Events || self.entries.iter().all(is_new)
     }
 
     pub(super) fn push(&mut self, seq: u64, batch: TailBatch, needs: Option<Arc<OffsetVector>>) {
+        let Some(batch) = self.beyond(batch) else { return };
         let batch = match batches::compact(std::slice::from_ref(&batch.rows)) {
             Ok(rows) => TailBatch { rows, ..batch },
             Err(_) => batch,
@@ -98,6 +211,27 @@ impl TableState {
         self.bytes += bytes;
         self.entries.push(Entry { seq, batch: Arc::new(batch), needs, bytes });
         while self.merge_last() {}
+    }
+
+    /// Of rows that others commit, what their files lack. What our folds derive comes before any row of the files with the
+    /// same key: files are shown only up to what the folds have seen, and what these derive later is newer.
+    fn beyond(&self, batch: TailBatch) -> Option<TailBatch> {
+        if self.holds_gaps() || (self.commits && self.side == Side::Derived) {
+            return Some(batch);
+        }
+        if self.side == Side::Derived {
+            let rows = batches::lift(self.table, &batch.rows).unwrap_or_else(|_| batch.rows.clone());
+            return Some(TailBatch { rows, ..batch });
+        }
+        let from = self.committed.next(&batch.at);
+        if from <= batch.start {
+            return Some(batch);
+        }
+        if from >= batch.next {
+            return None;
+        }
+        let rows = batches::rows_from(&batch.rows, from).ok()?;
+        Some(TailBatch { start: from, rows, ..batch })
     }
 
     /// Merges the last batch into an earlier one of its partition that is not much larger.
@@ -122,16 +256,40 @@ impl TableState {
 
     /// What can be committed now, given where the table's rows stand.
     pub(super) fn cut<'p>(&mut self, seq: u64, stand: impl Iterator<Item = (&'p TopicPartition, i64)>) -> Option<Cut> {
+        // A partition that was never seen is committed at 0 too: what retention takes from then on is a gap.
+        let is_ahead = |at: &TopicPartition, next: i64| self.committed.get(at).is_none_or(|stands| next > stands);
         let moves: Vec<(TopicPartition, i64)> =
-            stand.filter(|(at, next)| *next > self.committed.next(at)).map(|(at, next)| (at.clone(), next)).collect();
-        if moves.is_empty() && (self.entries.is_empty() || self.side == Side::Derived) {
+            stand.filter(|(at, next)| is_ahead(at, *next)).map(|(at, next)| (at.clone(), next)).collect();
+        let moved = moves.iter().map(|(at, next)| Transaction { app: self.app(at), start: self.committed.next(at), next: *next });
+        let mut transactions: Vec<Transaction> = moved.collect();
+        if self.holds_gaps() {
+            let gaps = std::mem::take(&mut self.gaps);
+            self.keep(|entry| entry.batch.next >= gaps.next(&entry.batch.at));
+            self.gaps = gaps;
+            transactions.extend(self.gap_marks().iter().map(|(at, next)| Transaction {
+                app: self.gap_app(at),
+                start: self.gaps.next(at),
+                next,
+            }));
+        }
+        if self.side == Side::Derived && !self.entries.is_empty() {
+            transactions.push(Transaction { app: self.turn_app(), start: self.turn, next: self.turn + 1 });
+        }
+        if transactions.is_empty() {
             return None;
         }
+        let epoch = self.apps.epoch.iter();
+        transactions.extend(epoch.map(|(app, epoch)| Transaction { app: app.clone(), start: *epoch, next: *epoch }));
         self.sealed = seq;
-        let transactions =
-            moves.iter().map(|(at, next)| Transaction { app: self.app(at), start: self.committed.next(at), next: *next }).collect();
         let rows = self.entries.iter().map(|e| e.batch.rows.clone()).collect();
         Some(Cut { commit: Commit { rows, transactions }, moves, seq })
+    }
+
+    /// What the rows of gaps in the tail lead to.
+    fn gap_marks(&self) -> OffsetVector {
+        let mut marks = OffsetVector::default();
+        self.entries.iter().for_each(|entry| marks.advance(&entry.batch.at, entry.batch.next + 1));
+        marks
     }
 
     /// A commit is in the table and in this snapshot.
@@ -139,8 +297,13 @@ impl TableState {
         for (at, next) in &cut.moves {
             self.committed.advance(at, *next);
         }
+        let gaps = cut.commit.transactions.iter().map(|t| (t.app.clone(), t.next)).collect::<Vec<_>>();
+        self.learn_gaps(&gaps);
+        let turn = self.turn_app();
+        self.turn = cut.commit.transactions.iter().find(|t| t.app == turn).map_or(self.turn, |t| t.next);
         self.keep(|entry| entry.seq >= cut.seq);
-        self.snapshot = Some(snapshot);
+        // Another process may have moved other partitions: what it wrote is no longer the tail's.
+        self.follow(snapshot);
     }
 
     pub(super) fn keep(&mut self, keep: impl Fn(&Entry) -> bool) {
@@ -148,15 +311,23 @@ impl TableState {
         self.bytes = self.entries.iter().map(|e| e.bytes).sum();
     }
 
-    /// Somebody else committed: what the snapshot has leaves the tail.
+    /// Takes a snapshot, unless a newer one is there: rows must not vanish again. What it has leaves the tail.
     pub(super) fn follow(&mut self, snapshot: Arc<dyn Snapshot>) {
+        if self.snapshot.as_ref().is_some_and(|shown| shown.version() > snapshot.version()) {
+            return;
+        }
         self.stands(snapshot.offsets());
         self.snapshot = Some(snapshot);
+        if self.commits && self.side == Side::Derived {
+            return;
+        }
+        let entries = std::mem::take(&mut self.entries);
+        self.entries = entries.into_iter().filter(|entry| !self.has(entry)).collect();
+        self.keep(|_| true);
         let committed = self.committed.clone();
-        self.keep(|entry| match &entry.needs {
-            Some(needs) => !committed.covers(needs),
-            None => entry.batch.next > committed.next(&entry.batch.at),
-        });
+        if self.holds_gaps() {
+            return;
+        }
         for entry in self.entries.iter_mut().filter(|e| e.needs.is_none()) {
             let from = committed.next(&entry.batch.at);
             if from > entry.batch.start

@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use kiro_ports::{Clock, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
+use kiro_ports::{Clock, EventLog, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
 use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Rows, Stamp, Table};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::load::OWN;
+use super::pace::{Instant, sleep, timeout};
 use super::quarantine::Quarantine;
 use super::shared::{Publication, Shared};
 use super::table::Side;
 use super::window::{Key, Window};
+use super::commit::Pauses;
 use super::{Decode, EngineConfig, EngineError, EngineResult, batches};
 
 /// Events further ahead of the clock are held back from the folds.
@@ -42,6 +44,8 @@ struct Reading {
     generation: u64,
     next: i64,
     floors: BTreeMap<&'static str, i64>,
+    /// The log was compared with the lake.
+    is_checked: bool,
 }
 
 pub(super) struct Worker {
@@ -50,10 +54,13 @@ pub(super) struct Worker {
     pub(super) folding: Box<dyn Folding>,
     pub(super) decoder: Arc<dyn Decode>,
     pub(super) source: Arc<dyn TableSource>,
+    log: Arc<dyn EventLog>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
+    /// The last record of each partition that the lake tells of: offset and when it was recorded.
+    pub(super) marks: BTreeMap<TopicPartition, (i64, Micros)>,
     pub(super) staged: Publication,
     state: State,
 }
@@ -63,6 +70,7 @@ pub(super) struct Worker {
 struct State {
     readings: BTreeMap<TopicPartition, Reading>,
     held: Vec<(&'static Table, Micros, RecordBatch)>,
+    horizon: Micros,
     /// Folds have seen something since they were asked.
     is_changed: bool,
     /// When the first record came that is not published.
@@ -87,10 +95,12 @@ impl Worker {
             folding: ports.folding,
             decoder: ports.decoder,
             source: ports.source,
+            log: ports.log,
             clock: ports.clock,
             stop,
             window,
             known_gaps: HashSet::new(),
+            marks: BTreeMap::new(),
             staged: Publication::default(),
             state: State { is_changed: true, ..State::default() },
         }
@@ -100,11 +110,16 @@ impl Worker {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
         self.load().await?;
         self.shared.is_loaded.store(true, Ordering::Release);
+        let mut released = Instant::now();
         loop {
-            match tokio::time::timeout(self.patience(), commands.recv()).await {
-                Ok(Some(command)) => self.handle(command).await?,
-                Ok(None) => return self.publish().await,
-                Err(_) => self.release()?,
+            match timeout(self.patience(), commands.recv()).await {
+                Some(Some(command)) => self.handle(command).await?,
+                Some(None) => return self.publish().await,
+                None => {}
+            }
+            if released.elapsed() >= TICK {
+                self.release()?;
+                released = Instant::now();
             }
             while !self.is_due()
                 && let Ok(command) = commands.try_recv()
@@ -117,8 +132,10 @@ impl Worker {
         }
     }
 
-    pub(super) fn horizon(&self) -> Micros {
-        self.clock.now().plus(AHEAD)
+    /// Events up to here are due. A clock that is set back does not make what was folded undue.
+    pub(super) fn horizon(&mut self) -> Micros {
+        self.state.horizon = self.state.horizon.max(self.clock.now().plus(AHEAD));
+        self.state.horizon
     }
 
     /// Microseconds since the last publication; a clock that went backwards makes it due.
@@ -149,13 +166,50 @@ impl Worker {
         }
     }
 
+    /// Whether the log still has the record that the lake saw last: if another one stands there, the topic was recreated.
+    /// `None` when it cannot be told before the end.
+    async fn is_same_log(&self, at: &TopicPartition) -> Option<bool> {
+        let Some((offset, recorded_at)) = self.marks.get(at).copied() else { return Some(true) };
+        let mut pauses = Pauses::default();
+        loop {
+            match self.log.read(at, offset).await {
+                Ok(found) => return Some(found.is_none_or(|record| record.recorded_at == recorded_at)),
+                Err(error) => warn!(%at, offset, %error, "the last record of the lake was not read from the log; trying again"),
+            }
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            pauses.pause(&self.stop).await;
+        }
+    }
+
+    /// Compares log and lake before the first batch of a partition; `false` when the batch must not be taken.
+    async fn is_continued(&mut self, batch: &LogBatch, next: i64) -> EngineResult<bool> {
+        if self.state.readings.get(&batch.at).is_some_and(|r| r.is_checked) {
+            return Ok(true);
+        }
+        match self.is_same_log(&batch.at).await {
+            Some(true) => {}
+            Some(false) => {
+                let reason = format!("another record stands below {next}, where the tables end: the topic was recreated");
+                self.gap(&Gap { at: batch.at.clone(), expected: next, found: None, reason }).await?;
+                return Ok(false);
+            }
+            None => return Ok(false),
+        }
+        if let Some(reading) = self.state.readings.get_mut(&batch.at) {
+            reading.is_checked = true;
+        }
+        Ok(true)
+    }
+
     fn reading(&mut self, at: &TopicPartition) -> Option<(u64, i64)> {
         let inner = self.shared.lock();
         let generation = inner.generation(at)?;
         if self.state.readings.get(at).is_none_or(|r| r.generation != generation) {
             let events = inner.tables.iter().filter(|s| s.side == Side::Events);
             let floors = events.map(|s| (s.table.name, s.committed.next(at))).collect();
-            self.state.readings.insert(at.clone(), Reading { generation, next: inner.vector.next(at), floors });
+            self.state.readings.insert(at.clone(), Reading { generation, next: inner.vector.next(at), floors, is_checked: false });
         }
         self.state.readings.get(at).map(|r| (r.generation, r.next))
     }
@@ -169,6 +223,9 @@ impl Worker {
         if batch.start > next {
             let reason = format!("the log gave offset {} where {next} was to come", batch.start);
             return self.gap(&Gap { at: batch.at.clone(), expected: next, found: Some(batch.start), reason }).await;
+        }
+        if !self.is_continued(batch, next).await? {
+            return Ok(());
         }
         let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(bytes::Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
@@ -185,7 +242,8 @@ impl Worker {
         for (name, rows) in made {
             self.shared.telemetry.events(name, rows.num_rows());
             let at = batch.at.clone();
-            self.staged.rows.push((name, generation, TailBatch { at, start: next, next: batch.next, rows: rows.clone() }));
+            let start = self.floor(&at, name).map_or(next, |floor| floor.max(next));
+            self.staged.rows.push((name, generation, TailBatch { at, start, next: batch.next, rows: rows.clone() }));
             if let Some(table) = Table::find(name).filter(|t| !OWN.contains(&t.name)) {
                 self.fold(table, rows)?;
             }
@@ -235,7 +293,12 @@ impl Worker {
     }
 
     fn is_above(&self, at: &TopicPartition, table: &str, offset: i64) -> bool {
-        self.state.readings.get(at).and_then(|r| r.floors.get(table)).is_none_or(|floor| offset >= *floor)
+        self.floor(at, table).is_none_or(|floor| offset >= floor)
+    }
+
+    /// Below it the table had its rows when the partition was assigned.
+    fn floor(&self, at: &TopicPartition, table: &str) -> Option<i64> {
+        self.state.readings.get(at).and_then(|r| r.floors.get(table)).copied()
     }
 
     async fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
@@ -246,12 +309,15 @@ impl Worker {
         let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
         let digest = Quarantine::digest(bytes);
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
-        while let Err(error) = quarantine.keep(&digest, bytes) {
+        // The bytes are kept by whoever commits the row.
+        while self.config.commits_events
+            && let Err(error) = quarantine.keep(&digest, bytes)
+        {
             error!(%digest, %error, "quarantine file cannot be written; ingestion waits");
             if self.stop.is_cancelled() {
                 return Err(EngineError::Quarantine(error));
             }
-            tokio::select! { biased; () = self.stop.cancelled() => {} () = tokio::time::sleep(Duration::from_secs(1)) => {} }
+            tokio::select! { biased; () = self.stop.cancelled() => {} () = sleep(Duration::from_secs(1)) => {} }
         }
         self.shared.telemetry.dead_letter();
         let tenant = header(&record.headers, "kiro-tenant").filter(|t| kiro_schemas::id::is_tenant(t));
@@ -339,7 +405,7 @@ impl Worker {
             let emitted = self.folding.emit(began).map_err(EngineError::port("take rows of the folds"))?;
             let tail = |(table, rows): (&'static Table, RecordBatch)| (table.name, TailBatch { at: at.clone(), start: next, next, rows });
             self.staged.derived = Some(emitted.into_iter().filter(|(_, rows)| rows.num_rows() > 0).map(tail).collect());
-            let open = self.folding.open(began).map_err(EngineError::port("take open subjects"))?;
+            let open = self.folding.open().map_err(EngineError::port("take open subjects"))?;
             self.staged.open = Some(open.into_iter().map(|(table, rows)| (table.name, rows)).collect());
             self.state.is_changed = false;
         } else if !self.state.is_changed && !self.staged.moves.is_empty() && !self.is_behind() {

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// Tries without any progress of the log before a commit gives up.
 const ATTEMPTS: u32 = 10;
+/// So few rows are encoded faster than another thread is woken.
+const INLINE_ROWS: usize = 256;
 
 /// Commits to one table.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Committer {
 
     /// Deletes a file that no commit names, nor ever will.
     async fn discard(&self, file: &Added) {
-        let path = Path::from_iter(["tables", self.log.table.name, file.path.as_str()]);
+        let path = self.log.root.clone().join(file.path.as_str());
         if let Err(error) = self.log.store.delete(&path).await {
             debug!(table = self.log.table.name, %path, %error, "an unused file is left for vacuum");
         }
@@ -150,11 +152,15 @@ impl Committer {
             return Ok(None);
         }
         let table = self.log.table;
-        let file = tokio::task::spawn_blocking(move || files::encode(table, &rows))
-            .await
-            .map_err(|e| Error::Worker { table: table.name, reason: e.to_string() })??;
+        let file = if rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>() <= INLINE_ROWS {
+            files::encode(table, &rows)?
+        } else {
+            tokio::task::spawn_blocking(move || files::encode(table, &rows))
+                .await
+                .map_err(|e| Error::Worker { table: table.name, reason: e.to_string() })??
+        };
         let name = format!("part-{}.zstd.parquet", Uuid::now_v7());
-        let path = Path::from_iter(["tables", table.name, name.as_str()]);
+        let path = self.log.root.clone().join(name.as_str());
         let size = file.bytes.len();
         let bytes = bytes::Bytes::from(file.bytes);
         let mut attempt = 0;

@@ -54,6 +54,10 @@ pub struct Lake {
     address: String,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    /// Whether commits make checkpoints by themselves.
+    checkpoints: bool,
+    /// The folders of tables that do not lie in one of their name.
+    folders: BTreeMap<TableName, String>,
     open: Mutex<BTreeMap<TableName, Arc<Open>>>,
 }
 
@@ -63,18 +67,19 @@ impl Lake {
     /// # Errors
     /// [`Error::Newer`] when a newer program wrote it; [`Error::Store`] when the store does not answer or cannot be written.
     pub async fn open(store: Arc<dyn ObjectStore>, root: Url, clock: Arc<dyn Clock>) -> Result<Self> {
-        let backoff = Backoff(FIRST_WAIT);
+        Self::open_with(store, root, clock, FIRST_WAIT).await
+    }
+
+    /// The same with another wait after a first failure; it is doubled each time. Zero waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_with(store: Arc<dyn ObjectStore>, root: Url, clock: Arc<dyn Clock>, first_wait: Duration) -> Result<Self> {
+        let backoff = Backoff(first_wait);
         found(store.as_ref(), backoff).await?;
         info!(%root, "lake is open");
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
-        Ok(Self { store, root, address, clock, backoff, open: Mutex::default() })
-    }
-
-    /// Waits differently after failures: the first wait, doubled each time.
-    #[must_use]
-    pub fn with_first_wait(mut self, wait: Duration) -> Self {
-        self.backoff = Backoff(wait);
-        self
+        Ok(Self { store, root, address, clock, backoff, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
     }
 
     /// Where it is.
@@ -99,6 +104,33 @@ impl Lake {
         Ok(self.lake_snapshot(table).await?.map_or(0, |snapshot| snapshot.files()))
     }
 
+    /// Keeps tables of a version above 1 beside the older ones, in folders of their own: `pipeline_runs.v2`.
+    #[must_use]
+    pub fn with_version(mut self, version: u32, tables: &[&'static Table]) -> Self {
+        if version > 1 {
+            self.folders = tables.iter().map(|table| (table.name, format!("{}.v{version}", table.name))).collect();
+        }
+        self
+    }
+
+    /// Leaves checkpoints to somebody who calls [`Lake::checkpoint_when_due`], such as the role `maintain`.
+    #[must_use]
+    pub fn without_checkpoints(mut self) -> Self {
+        self.checkpoints = false;
+        self
+    }
+
+    /// Writes a checkpoint of a table's newest version if `every` commits or more came since the last one, whoever made
+    /// them; its version, or `None` when none was due.
+    ///
+    /// # Errors
+    /// As [`Lake::checkpoint`].
+    pub async fn checkpoint_when_due(&self, table: &'static Table, every: i64) -> Result<Option<i64>> {
+        let open = self.table(table)?;
+        let Some((version, last)) = open.reader.progress().await? else { return Ok(None) };
+        if version - last.max(0) < every { Ok(None) } else { checkpoint(table, open.as_ref()).await }
+    }
+
     /// Writes a checkpoint of a table's newest version; its version, or `None` when the table is not there.
     ///
     /// # Errors
@@ -112,10 +144,11 @@ impl Lake {
         if let Some(found) = open.get(table.name) {
             return Ok(Arc::clone(found));
         }
-        let log = TableLog::new(Arc::clone(&self.store), table, self.backoff);
+        let folder = self.folders.get(table.name).map_or(table.name, String::as_str);
+        let log = TableLog::new(Arc::clone(&self.store), table, folder, self.backoff);
         let address = format!("{}/tables/{}/", self.address, table.name);
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
-        let prefixed = PrefixStore::new(Arc::clone(&self.store), Path::from_iter(["tables", table.name]));
+        let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());
         let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());
         let made = Arc::new(Open {
             committer: Committer::new(log.clone(), Arc::clone(&self.clock)),
@@ -127,7 +160,7 @@ impl Lake {
         Ok(made)
     }
 
-    async fn select(&self, table: &'static Table, columns: &[&str], among: Option<(&str, &[String])>) -> Result<Vec<RecordBatch>> {
+    async fn select(&self, table: &'static Table, columns: &[&str], among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>> {
         let failed = |source| Error::Query { table: table.name, source: Box::new(source) };
         let names: Vec<&str> = if columns.is_empty() { table.columns.iter().map(|c| c.name).collect() } else { columns.to_vec() };
         if let Some(unknown) = names.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
@@ -135,9 +168,9 @@ impl Lake {
         }
         let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Vec::new()) };
         let mut frame = SessionContext::new().read_table(snapshot.provider().await?).map_err(failed)?;
-        if let Some((column, values)) = among {
+        for (column, values) in among {
             let values = values.iter().map(|v| lit(v.as_str())).collect();
-            frame = frame.filter(col(column).in_list(values, false)).map_err(failed)?;
+            frame = frame.filter(col(*column).in_list(values, false)).map_err(failed)?;
         }
         let batches = frame.select_columns(&names).map_err(failed)?.collect().await.map_err(failed)?;
         batches.iter().filter(|b| b.num_rows() > 0).map(|batch| conform(table, &names, batch)).collect()
@@ -196,7 +229,7 @@ async fn checkpoint(table: &'static Table, open: &Open) -> Result<Option<i64>> {
 }
 
 /// Makes a checkpoint beside the commits when one is due; at most one at a time.
-async fn checkpoint_when_due(table: &'static Table, open: &Arc<Open>) {
+async fn checkpoint_in_background(table: &'static Table, open: &Arc<Open>) {
     let (version, last) = open.committer.progress().await;
     if version - last.max(0) < CHECKPOINT_EVERY || open.checkpointing.swap(true, Ordering::AcqRel) {
         return;
@@ -219,7 +252,9 @@ impl TableSink for Lake {
     async fn commit(&self, table: &'static Table, commit: Commit) -> Result<Committed, PortError> {
         let open = self.table(table).map_err(PortError::of)?;
         let outcome = open.committer.commit(commit).await.map_err(PortError::of)?;
-        checkpoint_when_due(table, &open).await;
+        if self.checkpoints {
+            checkpoint_in_background(table, &open).await;
+        }
         Ok(outcome)
     }
 }
@@ -232,13 +267,13 @@ impl TableSource for Lake {
     }
 
     async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
-        self.select(table, columns, None).await.map_err(PortError::of)
+        self.select(table, columns, &[]).await.map_err(PortError::of)
     }
 
-    async fn lookup(&self, table: &'static Table, column: &str, values: &[String]) -> Result<Vec<RecordBatch>, PortError> {
-        if values.is_empty() {
+    async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError> {
+        if among.iter().any(|(_, values)| values.is_empty()) {
             return Ok(Vec::new());
         }
-        self.select(table, &[], Some((column, values))).await.map_err(PortError::of)
+        self.select(table, &[], among).await.map_err(PortError::of)
     }
 }

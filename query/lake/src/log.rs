@@ -31,6 +31,9 @@ pub(crate) struct Backoff(pub(crate) Duration);
 
 impl Backoff {
     pub(crate) async fn wait(self, attempt: u32) {
+        if self.0.is_zero() {
+            return tokio::task::yield_now().await;
+        }
         let factor = 1_u32 << attempt.min(7);
         tokio::time::sleep(self.0.saturating_mul(factor)).await;
     }
@@ -104,14 +107,17 @@ impl Head {
 pub(crate) struct TableLog {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) table: &'static Table,
+    /// Where the table is, and where its log.
+    pub(crate) root: Path,
     pub(crate) dir: Path,
     pub(crate) backoff: Backoff,
 }
 
 impl TableLog {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, table: &'static Table, backoff: Backoff) -> Self {
-        let dir = Path::from_iter(["tables", table.name, "_delta_log"]);
-        Self { store, table, dir, backoff }
+    /// The log of a table that lies in `folder`.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, table: &'static Table, folder: &str, backoff: Backoff) -> Self {
+        let root = Path::from_iter(["tables", folder]);
+        Self { store, table, dir: root.clone().join("_delta_log"), root, backoff }
     }
 
     /// The file of a commit.

@@ -26,6 +26,7 @@ pub struct LakeSnapshot {
     table: &'static Table,
     head: Head,
     files: usize,
+    rows: u64,
     eager: Arc<EagerSnapshot>,
     logs: LogStoreRef,
 }
@@ -65,6 +66,12 @@ impl LakeSnapshot {
     #[must_use]
     pub const fn files(&self) -> usize {
         self.files
+    }
+
+    /// How many rows its files say that they have.
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Read access for the query engine: filters are pushed down to files and into Parquet; nothing can be written.
@@ -152,6 +159,11 @@ impl Reader {
         Ok(Some(snapshot))
     }
 
+    /// Version and newest checkpoint of the table; `None` when it is not there.
+    pub(crate) async fn progress(&self) -> Result<Option<(i64, i64)>> {
+        Ok(self.log.load().await?.map(|head| (head.version, head.checkpoint)))
+    }
+
     /// Loads afresh: a snapshot that is carried from version to version grows slower with each.
     async fn load(&self, head: Head) -> Result<LakeSnapshot> {
         let table = self.log.table;
@@ -166,7 +178,8 @@ impl Reader {
             attempt += 1;
         };
         let files = eager.log_data().num_files();
-        Ok(LakeSnapshot { table, head, files, eager: Arc::new(eager), logs: Arc::clone(&self.logs) })
+        let rows = eager.log_data().iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum();
+        Ok(LakeSnapshot { table, head, files, rows, eager: Arc::new(eager), logs: Arc::clone(&self.logs) })
     }
 }
 

@@ -16,8 +16,21 @@ pub struct Missing {
     pub table: TableName,
     /// The id column of the subject in that table.
     pub column: &'static str,
-    /// Their ids.
+    /// Their tenants, each once.
+    pub tenants: Vec<String>,
+    /// Their sources, each once: many sources count their runs from 1.
+    pub sources: Vec<String>,
+    /// Their ids, each once.
     pub ids: Vec<String>,
+}
+
+impl Missing {
+    /// What a row must have to be of one of the subjects: a column, and the values among which it is. It lets through
+    /// the other source's subject of the same id only where that source misses one, too.
+    #[must_use]
+    pub fn among(&self) -> [(&'static str, &[String]); 3] {
+        [("tenant", &self.tenants), ("source", &self.sources), (self.column, &self.ids)]
+    }
 }
 
 /// The folds of a process, as the engine sees them: one object that takes batches of events in and gives rows out.
@@ -41,6 +54,7 @@ pub trait Folding: Send {
     fn supply(&mut self, table: &'static Table, events: &RecordBatch) -> Result<(), PortError>;
     /// The rows that changed since the last call, stamped with `recorded_at`.
     fn emit(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError>;
-    /// The subjects that are open: rows of [`TableShape::Versions`](kiro_tables::TableShape) tables that are in no file.
-    fn open(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError>;
+    /// The subjects that are open: rows of [`TableShape::Versions`](kiro_tables::TableShape) tables that are in no file. Each
+    /// was recorded when the newest of its events was, whoever asks and how often.
+    fn open(&mut self) -> Result<Vec<Derived>, PortError>;
 }

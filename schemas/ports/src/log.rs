@@ -99,8 +99,9 @@ pub struct Subscription {
 
 /// Tells a consumer where to start. Called from the consumer's own thread, which may block.
 pub trait Assignment: Send + Sync + std::fmt::Debug {
-    /// The next offset of each partition, from what the tables hold; 0 for the beginning.
-    fn start(&self, partitions: &[TopicPartition]) -> Vec<i64>;
+    /// The next offset of each partition, from what the tables hold; `None` where they know nothing of it: from the beginning,
+    /// wherever that is. An offset that is not there any more is a gap, 0 like any other.
+    fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>>;
     /// The partitions are taken away: nothing of theirs may be committed from now on.
     fn revoked(&self, partitions: &[TopicPartition]);
 }

@@ -57,6 +57,6 @@ pub trait TableSource: Send + Sync + std::fmt::Debug {
     async fn snapshot(&self, table: &'static Table) -> Result<Option<Arc<dyn Snapshot>>, PortError>;
     /// All rows of a table in batches; `columns` empty means all. Empty when the table is not there.
     async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError>;
-    /// The rows whose text column has one of the values.
-    async fn lookup(&self, table: &'static Table, column: &str, values: &[String]) -> Result<Vec<RecordBatch>, PortError>;
+    /// The rows whose text columns each have one of their values.
+    async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError>;
 }

@@ -20,8 +20,8 @@ pub(super) struct Starts {
 }
 
 impl Assignment for Starts {
-    fn start(&self, partitions: &[TopicPartition]) -> Vec<i64> {
-        partitions.iter().map(|at| self.at.get(at).copied().unwrap_or(0)).collect()
+    fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>> {
+        partitions.iter().map(|at| self.at.get(at).copied()).collect()
     }
 
     fn revoked(&self, partitions: &[TopicPartition]) {

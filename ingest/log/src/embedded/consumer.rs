@@ -30,8 +30,8 @@ pub(super) struct EmbeddedConsumer {
 struct Cursor {
     topic: Arc<Topic>,
     at: TopicPartition,
-    /// The offset that the next batch starts with.
-    start: i64,
+    /// The offset that the next batch starts with; `None` is the beginning, wherever that is by then.
+    start: Option<i64>,
 }
 
 impl EmbeddedConsumer {
@@ -54,7 +54,7 @@ impl EmbeddedConsumer {
         let mut starts = starts.into_iter();
         for topic in topics {
             for at in topic.partitions() {
-                let start = starts.next().unwrap_or(0);
+                let start = starts.next().flatten();
                 let marks = topic.watermarks(&at).map_err(PortError::of)?;
                 match crate::gap::check(&at, start, marks) {
                     Some(gap) => self.ready.push_back(Poll::Gap(gap)),
@@ -76,7 +76,7 @@ impl EmbeddedConsumer {
                 Some(Poll::Batch(batch)) => {
                     invariant!(OffsetsRise, batch.next > batch.start);
                     if let Some(cursor) = self.cursors.front_mut() {
-                        cursor.start = batch.next;
+                        cursor.start = Some(batch.next);
                     }
                     self.cursors.rotate_left(1);
                 }
@@ -93,8 +93,7 @@ impl EmbeddedConsumer {
 async fn read(cursor: &Cursor, max_bytes: usize) -> Result<Option<Poll>, PortError> {
     let (topic, at, start) = (Arc::clone(&cursor.topic), cursor.at.clone(), cursor.start);
     let marks = topic.watermarks(&at).map_err(PortError::of)?;
-    // 0 is the beginning, wherever that is by now.
-    let from = if start == 0 { marks.low } else { start };
+    let from = start.unwrap_or(marks.low);
     if from >= marks.high {
         return Ok(None);
     }
@@ -104,11 +103,11 @@ async fn read(cursor: &Cursor, max_bytes: usize) -> Result<Option<Poll>, PortErr
         Found::Records(records) => {
             let Some(last) = records.last() else { return Err(PortError::of(missing(at, from))) };
             let next = last.offset + 1;
-            Ok(Some(Poll::Batch(LogBatch { at, start, next, records })))
+            Ok(Some(Poll::Batch(LogBatch { at, start: start.unwrap_or(0), next, records })))
         }
-        // Retention came between the two looks; from the beginning on, the next poll finds the new one.
-        Found::Trimmed(_) if start == 0 => Ok(None),
         Found::Trimmed(low) => {
+            // Retention came between the two looks; from the beginning on, the next poll finds the new one.
+            let Some(start) = start else { return Ok(None) };
             let reason = format!("retention deleted the offsets {start} to {} before they were read", low - 1);
             Ok(Some(Poll::Gap(Gap { at, expected: start, found: Some(low), reason })))
         }

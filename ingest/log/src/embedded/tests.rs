@@ -37,8 +37,8 @@ impl Clock for Hand {
 struct Beginning;
 
 impl Assignment for Beginning {
-    fn start(&self, partitions: &[TopicPartition]) -> Vec<i64> {
-        vec![0; partitions.len()]
+    fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>> {
+        vec![None; partitions.len()]
     }
 
     fn revoked(&self, _partitions: &[TopicPartition]) {}

@@ -291,10 +291,10 @@ fn accept(owned: &Owned, message: &BorrowedMessage<'_>) -> Option<(TopicPartitio
     let at = TopicPartition::new(message.topic(), message.partition());
     let mut state = owned.state();
     let expected = state.expected.get_mut(&at)?;
-    if message.offset() < *expected {
+    if message.offset() < expected.unwrap_or(0) {
         return None;
     }
-    let start = std::mem::replace(expected, message.offset() + 1);
+    let start = expected.replace(message.offset() + 1).unwrap_or(0);
     Some((at, start, message::record(message)))
 }
 

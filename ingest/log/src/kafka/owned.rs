@@ -26,8 +26,8 @@ pub(super) struct Owned {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The next offset of each partition that is read.
-    pub(super) expected: BTreeMap<TopicPartition, i64>,
+    /// The next offset of each partition that is read; `None` until the first record of one that is read from its beginning.
+    pub(super) expected: BTreeMap<TopicPartition, Option<i64>>,
     /// The partitions that the client fetches, those that were stopped since included.
     held: BTreeSet<TopicPartition>,
     /// The partitions that were assigned once, for a consumer without a group.
@@ -71,7 +71,7 @@ impl Owned {
     }
 
     /// The offset to fetch from; `None` when there is a gap, which is told.
-    fn place(&self, consumer: &BaseConsumer<Self>, at: &TopicPartition, start: i64) -> Option<Offset> {
+    fn place(&self, consumer: &BaseConsumer<Self>, at: &TopicPartition, start: Option<i64>) -> Option<Offset> {
         match consumer.fetch_watermarks(&at.topic, at.partition, self.timeout) {
             Ok((low, high)) => match gap::check(at, start, Watermarks { low, high }) {
                 Some(gap) => {
@@ -79,12 +79,12 @@ impl Owned {
                     self.state().events.push(Poll::Gap(gap));
                     None
                 }
-                None => Some(Offset::Offset(start.max(low))),
+                None => Some(Offset::Offset(start.unwrap_or(low))),
             },
             // The fetch finds out: an offset that is not there is an error then, since nothing resets it.
             Err(error) => {
                 tracing::warn!(partition = %at, %error, "watermarks not read at the assignment");
-                Some(if start == 0 { Offset::Beginning } else { Offset::Offset(start) })
+                Some(start.map_or(Offset::Beginning, Offset::Offset))
             }
         }
     }
@@ -111,7 +111,7 @@ impl Owned {
                 self.state().expected.remove(&at);
                 continue;
             };
-            if next == 0 && offset > 0 && self.place_anew(consumer, &at, offset).is_err() {
+            if next.is_none() && self.place_anew(consumer, &at, offset).is_err() {
                 tracing::warn!(partition = %at, "partition cannot be placed at the beginning that moved");
             }
         }

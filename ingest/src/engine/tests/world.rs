@@ -1,0 +1,509 @@
+//! A world: a log, a lake, a clock, and processes that are killed and started again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kiro_lake::{FaultStore, Lake, Toxics};
+use kiro_ports::Headers;
+use kiro_schemas::Event;
+use kiro_tables::Table;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::super::{Decode, Engine, EngineConfig, EnginePorts};
+use super::Watcher;
+use super::crash::{CrashPoint, Life, Trace};
+use super::fold::{CountFold, counts, output};
+use super::lake::{SimSink, SimSource};
+use super::ledger::{Fed, Ledger, event_tables};
+use super::log::{MemberLog, SimLog, TOPIC, at};
+use super::store::{CrashStore, Faulty};
+use super::time::{self, SimClock, sleep};
+use super::witness::Witness;
+
+const PARTITIONS: i32 = 3;
+const STEPS: u32 = 40;
+const CLUSTER: &str = "sim";
+
+/// What a world tells when it has ended well.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) trace: Vec<String>,
+    pub(super) struck: BTreeMap<CrashPoint, u32>,
+    pub(super) views: usize,
+    pub(super) rows: usize,
+    pub(super) repeats: usize,
+    pub(super) faults: u64,
+    pub(super) gaps: usize,
+    pub(super) recreated: usize,
+}
+
+/// Lives through the world of a seed. Panics with the seed where something is wrong.
+pub(super) fn live(seed: u64, folder: &Path) -> Told {
+    time::begin();
+    let trace = Arc::new(Trace::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(time::advance).build().expect("a runtime");
+    let world = World::new(seed, folder, Arc::clone(&trace));
+    let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| LocalSet::new().block_on(&runtime, world.live())));
+    let problem = match lived {
+        Ok(Ok(told)) => return told,
+        Ok(Err(problem)) => problem,
+        Err(panic) => panic.downcast_ref::<String>().map_or_else(|| "a panic, see above".to_owned(), Clone::clone),
+    };
+    let lines = trace.lines();
+    let last = lines[lines.len().saturating_sub(25)..].join("\n");
+    panic!("seed {seed}: {problem}\n{last}");
+}
+
+/// What the processes of a world share.
+struct Shared {
+    clock: Arc<SimClock>,
+    log: Arc<SimLog>,
+    faults: Arc<Faulty>,
+    witness: Arc<Witness>,
+    ledger: Mutex<Ledger>,
+    trace: Arc<Trace>,
+    /// What was found wrong with a view.
+    problem: Mutex<Option<String>>,
+    views: Mutex<usize>,
+    quarantine: PathBuf,
+}
+
+struct Process {
+    life: Arc<Life>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+struct World {
+    seed: u64,
+    random: StdRng,
+    shared: Arc<Shared>,
+    processes: Vec<Option<Process>>,
+    count: u32,
+    births: u64,
+    trimmed: BTreeSet<i32>,
+    recreated: BTreeSet<i32>,
+}
+
+struct SimDecoder {
+    decoder: crate::decode::Decoder,
+    life: Arc<Life>,
+    was_poison: Mutex<bool>,
+}
+
+impl Decode for SimDecoder {
+    /// One event a line.
+    fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String> {
+        self.life.strike(CrashPoint::Decode);
+        let mut was_poison = self.was_poison.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *was_poison) {
+            self.life.strike(CrashPoint::LetterKept);
+        }
+        let mut events = Vec::new();
+        for line in bytes.split(|b| *b == b'\n') {
+            let decoded = self.decoder.decode(topic, headers, line).map_err(|error| error.to_string());
+            *was_poison = decoded.is_err();
+            events.extend(decoded?);
+        }
+        Ok(events)
+    }
+}
+
+impl World {
+    fn new(seed: u64, folder: &Path, trace: Arc<Trace>) -> Self {
+        let clock = Arc::new(SimClock::default());
+        let store = Arc::new(InMemory::new());
+        let members = 1 + usize::from(seed % 2 == 1);
+        let shared = Shared {
+            log: Arc::new(SimLog::new(PARTITIONS, Arc::clone(&clock))),
+            clock,
+            faults: Arc::new(FaultStore::new(Arc::clone(&store), seed, Toxics::default())),
+            witness: Arc::new(Witness::new(store)),
+            ledger: Mutex::new(Ledger::new(members > 1)),
+            trace,
+            problem: Mutex::default(),
+            views: Mutex::default(),
+            quarantine: folder.join(seed.to_string()),
+        };
+        Self {
+            seed,
+            random: StdRng::seed_from_u64(seed),
+            shared: Arc::new(shared),
+            processes: (0..members).map(|_| None).collect(),
+            count: 0,
+            births: 0,
+            trimmed: BTreeSet::new(),
+            recreated: BTreeSet::new(),
+        }
+    }
+
+    async fn live(mut self) -> Result<Told, String> {
+        for partition in 0..PARTITIONS {
+            self.shared.log.give(partition, Some(usize::try_from(partition).expect("small") % self.processes.len()));
+        }
+        for step in 0..STEPS {
+            self.raise(true).await;
+            self.step(step).await;
+            self.wait_up_to(200).await;
+            self.complain()?;
+        }
+        self.settle().await?;
+        self.examine()
+    }
+
+    fn complain(&self) -> Result<(), String> {
+        self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
+    async fn wait_up_to(&mut self, millis: u64) {
+        sleep(Duration::from_millis(self.random.gen_range(1..=millis))).await;
+    }
+
+    /// Buries the dead and starts new processes in their place.
+    async fn raise(&mut self, may_die: bool) {
+        for member in 0..self.processes.len() {
+            if let Some(process) = self.processes[member].take_if(|p| p.life.is_dead() || p.task.is_finished()) {
+                process.life.end();
+                process.task.abort();
+                drop(process.task.await);
+                self.wait_up_to(60).await;
+            }
+            if self.processes[member].is_none() {
+                let plan = if may_die { self.plan() } else { None };
+                self.start(member, plan);
+            }
+        }
+    }
+
+    /// The first life of a world ends at the point of its seed, the others at any or none.
+    fn plan(&mut self) -> Option<(CrashPoint, u32)> {
+        let all = CrashPoint::ALL;
+        if self.births == 0 {
+            let at = usize::try_from(self.seed).expect("small") % all.len();
+            return Some((all[at], self.random.gen_range(0..2)));
+        }
+        if self.is_gappy() && self.random.gen_bool(0.4) {
+            return Some((CrashPoint::AfterGap, 0));
+        }
+        let point = all[self.random.gen_range(0..all.len())];
+        self.random.gen_bool(0.7).then(|| (point, self.random.gen_range(0..8)))
+    }
+
+    /// Whether retention takes what nobody has read.
+    const fn is_gappy(&self) -> bool {
+        self.seed % 5 == 0
+    }
+
+    fn start(&mut self, member: usize, plan: Option<(CrashPoint, u32)>) {
+        self.births += 1;
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.births);
+        let life = Life::new(member, Arc::clone(&self.shared.trace), plan);
+        self.shared.trace.note(format_args!("member {member} starts, to die at {plan:?}"));
+        let stop = CancellationToken::new();
+        let is_alone = self.processes.len() == 1;
+        let process = run(Arc::clone(&self.shared), Arc::clone(&life), stop.clone(), (seed, is_alone));
+        let (trace, ended) = (Arc::clone(&self.shared.trace), Arc::clone(&life));
+        let task = spawn_local(async move {
+            let outcome = process.await;
+            trace.note(format_args!("member {member} ends: {outcome:?}"));
+            ended.end();
+        });
+        self.processes[member] = Some(Process { life, stop, task });
+    }
+
+    async fn step(&mut self, step: u32) {
+        match self.random.gen_range(0..100) {
+            0..60 => self.feed(),
+            60..70 if self.processes.len() > 1 => self.rebalance(),
+            70..78 => self.shared.faults.set(Toxics { before: 0.05, after: 0.08, conflict: 0.05, ..Toxics::default() }),
+            78..84 => self.shared.faults.set(Toxics::default()),
+            84..88 => self.shared.clock.set_ahead(self.random.gen_range(-3_600..3_600) * 1_000_000),
+            88..94 => self.restart().await,
+            94..97 if self.is_gappy() && step > STEPS / 3 => self.trim(),
+            _ => self.wait_up_to(1_500).await,
+        }
+    }
+
+    /// Appends a few records.
+    fn feed(&mut self) {
+        for _ in 0..self.random.gen_range(1..8) {
+            let partition = self.random.gen_range(0..PARTITIONS);
+            if self.recreated.contains(&partition) {
+                continue;
+            }
+            let (fed, value) = self.record();
+            let offset = self.shared.log.append(partition, value, fed == Fed::LeftOut);
+            self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).feed(partition, offset, fed);
+        }
+    }
+
+    fn record(&mut self) -> (Fed, Option<Bytes>) {
+        match self.random.gen_range(0..20) {
+            0 => return (Fed::Poison, None),
+            1 => return (Fed::Poison, Some(Bytes::from_static(b"{\"subject\":"))),
+            2 => return (Fed::LeftOut, None),
+            _ => {}
+        }
+        let (mut events, mut lines) = (BTreeMap::new(), Vec::new());
+        for _ in 0..1 + self.random.gen_range(0..8) / 6 {
+            self.count += 1;
+            // Some events come again.
+            let number = if self.random.gen_bool(0.12) { self.random.gen_range(1..=self.count) } else { self.count };
+            let (subject, table) = if number % 3 == 0 { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
+            // Some lie in the future for a while.
+            let minute = if number % 11 == 0 { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
+            lines.push(format!(
+                "{{\"subject\":\"{subject}\",\"transition\":\"started\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
+                 \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
+                number % 13
+            ));
+            events.insert(format!("e{number}"), table);
+        }
+        let events = events.into_iter().map(|(id, table)| (table, id)).collect();
+        (Fed::Events(events), Some(Bytes::from(lines.join("\n"))))
+    }
+
+    /// Gives each partition to somebody, or to nobody for a while.
+    fn rebalance(&mut self) {
+        for partition in 0..PARTITIONS {
+            let member = self.random.gen_range(0..=self.processes.len());
+            let is_nobodys = member == self.processes.len();
+            self.shared.log.give(partition, if is_nobodys { None } else { Some(member) });
+        }
+        self.shared.trace.note(format_args!("owners are {:?}", self.shared.log.owners()));
+    }
+
+    /// A process is told to end, and may die on the way.
+    async fn restart(&mut self) {
+        let member = self.random.gen_range(0..self.processes.len());
+        if let Some(process) = &self.processes[member] {
+            self.shared.trace.note(format_args!("member {member} is told to stop"));
+            process.stop.cancel();
+        }
+        self.wait_up_to(400).await;
+    }
+
+    /// Retention takes records, perhaps some that nobody has read.
+    fn trim(&mut self) {
+        let partition = self.random.gen_range(0..PARTITIONS);
+        let marks = self.shared.log.marks(partition);
+        if self.recreated.contains(&partition) || marks.high == 0 {
+            return;
+        }
+        let low = marks.high - self.random.gen_range(0..marks.high.min(3));
+        self.shared.trace.note(format_args!("retention takes partition {partition} up to {low}"));
+        self.shared.log.trim(partition, low);
+        self.trimmed.insert(partition);
+        if self.stands(partition).is_none() {
+            self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).excuse(partition, low);
+        }
+    }
+
+    /// Where all tables stand that hold events; `None` when no table has heard of the partition.
+    fn stands(&self, partition: i32) -> Option<(i64, i64)> {
+        let app = format!("kiro/{CLUSTER}/{TOPIC}/{partition}");
+        let all: Vec<Option<i64>> = event_tables().map(|table| self.shared.witness.stands(table, &app)).collect();
+        let seen = all.iter().flatten().max()?;
+        Some((all.iter().map(|s| s.unwrap_or(0)).min()?, *seen))
+    }
+
+    fn gaps(&self, partition: i32) -> Vec<i64> {
+        let table = Table::find("ingest_gaps").expect("a table");
+        let rows = self.shared.witness.read(table).map_or_else(Arc::default, |v| Arc::clone(&v.rows));
+        rows.iter().filter(|row| row.0 == partition).map(|row| row.1).collect()
+    }
+
+    /// No more faults and no more deaths: all of the log comes into the lake.
+    async fn settle(&mut self) -> Result<(), String> {
+        self.shared.faults.set(Toxics::default());
+        self.shared.clock.set_ahead(7_200_000_000);
+        self.processes.iter().flatten().for_each(|p| p.life.spare());
+        for partition in 0..PARTITIONS {
+            self.shared.log.give(partition, Some(self.random.gen_range(0..self.processes.len())));
+        }
+        if self.seed % 7 == 3 {
+            self.recreate().await?;
+        }
+        for _ in 0..600 {
+            self.raise(false).await;
+            sleep(Duration::from_millis(100)).await;
+            self.complain()?;
+            if (0..PARTITIONS).all(|p| self.is_settled(p)) {
+                break;
+            }
+        }
+        // What was held back is folded, too, as soon as all live for a while.
+        let mut calm = 0;
+        while calm < 10 {
+            self.raise(false).await;
+            sleep(Duration::from_millis(100)).await;
+            let all_live = self.processes.iter().flatten().all(|p| !p.task.is_finished());
+            calm = if all_live { calm + 1 } else { 0 };
+        }
+        for process in self.processes.iter().flatten() {
+            process.stop.cancel();
+        }
+        for _ in 0..600 {
+            sleep(Duration::from_millis(100)).await;
+            if self.processes.iter().flatten().all(|p| p.task.is_finished()) {
+                return self.complain();
+            }
+        }
+        Err("the processes do not end".to_owned())
+    }
+
+    fn is_settled(&self, partition: i32) -> bool {
+        let end = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).end(partition);
+        let is_through = !self.recreated.contains(&partition) && self.stands(partition).is_some_and(|(low, _)| low >= end);
+        is_through || self.gaps(partition).iter().any(|gap| Some(*gap) == self.stands(partition).map(|(low, _)| low))
+    }
+
+    /// All tables take in a partition; then its topic is made anew, with more records, while nobody reads.
+    async fn recreate(&mut self) -> Result<(), String> {
+        for _ in 0..600 {
+            self.raise(false).await;
+            sleep(Duration::from_millis(100)).await;
+            if (0..PARTITIONS).all(|p| self.is_settled(p)) {
+                break;
+            }
+        }
+        for process in self.processes.iter().flatten() {
+            process.stop.cancel();
+        }
+        for _ in 0..600 {
+            if self.processes.iter().flatten().all(|p| p.task.is_finished()) {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.complain()?;
+        let partition = self.random.gen_range(0..PARTITIONS);
+        if let Some((next, _)) = self.stands(partition).filter(|(next, _)| *next > 0 && self.gaps(partition).is_empty()) {
+            // Beyond the offset, at it, or short of it.
+            let count = next + self.random.gen_range(-1..3);
+            self.shared.trace.note(format_args!("partition {partition} is made anew with {count} records, {next} were read"));
+            self.shared.log.recreate(partition, count);
+            if count != next {
+                self.recreated.insert(partition);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lake against the ledger.
+    fn examine(self) -> Result<Told, String> {
+        let ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stands = BTreeMap::new();
+        let mut gaps = 0;
+        for partition in 0..PARTITIONS {
+            let (low, high) = self.stands(partition).unwrap_or_default();
+            let found = self.gaps(partition);
+            gaps += found.len();
+            let distinct: BTreeSet<_> = found.iter().collect();
+            let is_stopped = !found.is_empty();
+            // Where it is stopped, some tables may have what the others cannot read any more.
+            if low != high && !is_stopped {
+                return Err(format!("tables stand between {low} and {high} in partition {partition}"));
+            }
+            if distinct.len() != found.len() {
+                return Err(format!("gaps of partition {partition} stand twice: {found:?}"));
+            }
+            if is_stopped && !self.trimmed.contains(&partition) && !self.recreated.contains(&partition) {
+                return Err(format!("partition {partition} has gaps {found:?} for no reason"));
+            }
+            if self.recreated.contains(&partition) && !is_stopped {
+                return Err(format!("nobody noticed that partition {partition} was made anew"));
+            }
+            if !is_stopped && low != ledger.end(partition) {
+                return Err(format!("partition {partition} stands at {low}, the log ends at {}", ledger.end(partition)));
+            }
+            stands.insert(partition, (low, high));
+        }
+        ledger.check_lake(&self.shared.witness, &stands)?;
+        if self.processes.len() == 1 {
+            self.check_fold()?;
+        }
+        let rows = event_tables().filter_map(|t| self.shared.witness.read(t)).map(|v| v.rows.len()).sum();
+        let views = *self.shared.views.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Told {
+            trace: self.shared.trace.lines(),
+            struck: self.shared.trace.struck(),
+            views,
+            rows,
+            repeats: ledger.repeats().len(),
+            faults: self.shared.faults.injected(),
+            gaps,
+            recreated: self.recreated.len(),
+        })
+    }
+
+    /// Each run stands with all of its events in the newest of its revisions, and no revision stands twice.
+    fn check_fold(&self) -> Result<(), String> {
+        let mut revisions = BTreeMap::<String, BTreeMap<i64, i64>>::new();
+        for batch in &self.shared.witness.read(output()).map(|v| v.batches.clone()).unwrap_or_default() {
+            for (run, rev, count) in counts(batch) {
+                if let Some(twice) = revisions.entry(run.clone()).or_default().insert(rev, count) {
+                    return Err(format!("run {run}: revision {rev} stands twice, with {twice} and {count}"));
+                }
+            }
+        }
+        if let Some((run, sparse)) = revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0))) {
+            return Err(format!("revisions of run {run} are not dense: {sparse:?}"));
+        }
+        let mut runs = BTreeMap::<String, i64>::new();
+        let events = self.shared.witness.read(Table::find("pipeline_runs_events").expect("a table"));
+        for batch in events.iter().flat_map(|v| &v.batches) {
+            let run = batch.column_by_name("run_id").expect("a column");
+            for run in arrow::array::AsArray::as_string_view(run).iter().flatten() {
+                *runs.entry(run.to_owned()).or_default() += 1;
+            }
+        }
+        let found: BTreeMap<String, i64> = revisions.into_iter().filter_map(|(run, mut revs)| Some((run, revs.pop_last()?.1))).collect();
+        if found == runs { Ok(()) } else { Err(format!("the fold says {found:?}, the events say {runs:?}")) }
+    }
+}
+
+/// One process, from the opening of its lake to its end.
+async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (seed, is_alone): (u64, bool)) -> Result<(), String> {
+    let store = CrashStore::new(Arc::clone(&shared.faults), Arc::clone(&life), seed);
+    let root = Url::parse("memory:///").expect("a url");
+    let lake = Lake::open_with(Arc::new(store), root, Arc::clone(&shared.clock) as _, Duration::ZERO).await;
+    let lake = lake.map_err(|e| e.to_string())?.without_checkpoints();
+    let mut config = EngineConfig::new(vec![TOPIC.to_owned()], CLUSTER, &shared.quarantine);
+    config.group = (!is_alone).then(|| "sim".to_owned());
+    config.commits_derived = is_alone;
+    config.commit_interval = Duration::from_millis(150);
+    config.idle_commit_interval = Duration::from_millis(2_500);
+    let decoder = SimDecoder { decoder: crate::decode::Decoder::new(vec![], vec![]), life: Arc::clone(&life), was_poison: Mutex::default() };
+    let ports = EnginePorts {
+        log: Arc::new(MemberLog { log: Arc::clone(&shared.log), life: Arc::clone(&life), seed }),
+        sink: Arc::new(SimSink { lake, life: Arc::clone(&life), stop: stop.clone(), last: Mutex::default() }),
+        source: Arc::new(SimSource::new(Arc::clone(&shared.witness), Arc::clone(&life), seed)),
+        folding: Box::new(CountFold::new(Arc::clone(&life))),
+        decoder: Arc::new(decoder),
+        clock: Arc::clone(&shared.clock) as _,
+        registry: prometheus::Registry::new(),
+    };
+    let (service, _handle) = Engine::start(config, ports).await.map_err(|e| e.to_string())?;
+    let watcher = Watcher(Box::new(move |view| {
+        if life.is_dead() {
+            return;
+        }
+        *shared.views.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let checked = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).check_view(view);
+        if let Err(problem) = checked {
+            let problem = format!("a view of member {} at {:?}: {problem}", life.member, view.vector);
+            shared.problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
+        }
+    }));
+    drop(service.shared.watcher.set(watcher));
+    service.run_with(stop, |worker, queue| Ok(worker.run(queue))).await.map_err(|e| e.to_string())
+}
