@@ -148,8 +148,8 @@ impl Folding for Processors {
         self.emit_rows(recorded_at).map_err(PortError::of)
     }
 
-    fn open(&mut self, recorded_at: Micros) -> Result<Vec<Derived>, PortError> {
-        let open = self.subjects.iter().filter_map(|s| s.open(&self.origins, recorded_at).transpose());
+    fn open(&mut self) -> Result<Vec<Derived>, PortError> {
+        let open = self.subjects.iter().filter_map(|s| s.open(&self.origins).transpose());
         open.collect::<Result<Vec<_>>>().map_err(PortError::of)
     }
 }

@@ -3,7 +3,7 @@
 //! Open subjects and the recently final ones are kept with all that merging needs; of the others a digest is kept. An
 //! event for one of those makes the subject incomplete until all its events were supplied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -37,6 +37,7 @@ struct Delivery {
     row: usize,
     implied: Option<usize>,
     is_supplied: bool,
+    recorded_at: i64,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,8 @@ struct Entry {
     is_waiting: bool,
     is_kept: bool,
     touched: u64,
+    /// When the newest of its events was recorded.
+    recorded_at: i64,
 }
 
 /// The fold of one kind of subject.
@@ -146,13 +149,13 @@ impl Subjects {
             let fact = Fact { stamp: Arc::new(stamp), is_final: step.is_some_and(|s| s.is_final) };
             let at = found.unwrap_or_else(|| self.insert(origins, name, &fact));
             let implied = step.and_then(|s| s.sets).and_then(|name| self.spec.field(name));
-            self.merge(at, &fact, &events, Delivery { row, implied, is_supplied });
+            self.merge(at, &fact, &events, Delivery { row, implied, is_supplied, recorded_at: subject.recorded_at });
         }
         Ok(())
     }
 
     fn merge(&mut self, at: usize, fact: &Fact, events: &Events, delivery: Delivery) {
-        let Delivery { row, implied, is_supplied } = delivery;
+        let Delivery { row, implied, is_supplied, .. } = delivery;
         self.clock += 1;
         let Some(entry) = self.slots[at].as_mut() else { return };
         entry.merged.touch(fact);
@@ -169,6 +172,7 @@ impl Subjects {
         }
         entry.is_complete |= is_supplied;
         entry.touched = self.clock;
+        entry.recorded_at = entry.recorded_at.max(delivery.recorded_at);
         if !entry.is_dirty {
             entry.is_dirty = true;
             self.dirty.push(at);
@@ -210,6 +214,7 @@ impl Subjects {
             is_waiting: false,
             is_kept: false,
             touched: 0,
+            recorded_at: 0,
         };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -261,7 +266,7 @@ impl Subjects {
 
     /// The subjects whose events are needed: those that would change.
     pub(crate) fn missing(&mut self, origins: &Origins) -> Option<Missing> {
-        let mut ids = Vec::new();
+        let mut found = [const { BTreeSet::new() }; 3];
         for at in std::mem::take(&mut self.incomplete) {
             let Some(entry) = self.entry(at) else { continue };
             if entry.is_complete || self.versions.is_current(entry.key, &self.values(entry, origins.get(entry.origin))) {
@@ -270,12 +275,16 @@ impl Subjects {
                 }
                 continue;
             }
-            ids.push(entry.id.to_string());
+            let origin = origins.get(entry.origin);
+            for (all, name) in found.iter_mut().zip([&*origin.tenant, &*origin.source, &*entry.id]) {
+                if !all.contains(name) {
+                    all.insert(name.to_owned());
+                }
+            }
             self.incomplete.push(at);
         }
-        ids.sort_unstable();
-        ids.dedup();
-        (!ids.is_empty()).then(|| Missing { table: self.events.name, column: self.spec.id_column(), ids })
+        let [tenants, sources, ids] = found.map(|all: BTreeSet<String>| all.into_iter().collect::<Vec<_>>());
+        (!ids.is_empty()).then(|| Missing { table: self.events.name, column: self.spec.id_column(), tenants, sources, ids })
     }
 
     /// Ends a supply: subjects that got all their events are no longer missing.
@@ -304,10 +313,10 @@ impl Subjects {
     }
 
     /// The rows of subjects that are not final.
-    pub(crate) fn open(&self, origins: &Origins, recorded_at: Micros) -> Result<Option<Output>> {
+    pub(crate) fn open(&self, origins: &Origins) -> Result<Option<Output>> {
         let mut rows = Rows::new(self.versions.table);
         for entry in self.slots.iter().flatten().filter(|e| e.is_complete && !e.merged.is_final() && !self.versions.contains(e.key)) {
-            push(&mut rows, &self.values(entry, origins.get(entry.origin)), recorded_at, 0)?;
+            push(&mut rows, &self.values(entry, origins.get(entry.origin)), Micros(entry.recorded_at), 0)?;
         }
         finish(&mut rows)
     }

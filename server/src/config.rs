@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use kiro_schemas::Problem;
+use kiro_schemas::{Problem, Secret};
 use serde::Deserialize;
+
+use crate::role::Role;
+
+/// Larger files are refused unread.
+const MAX_BYTES: usize = 1 << 20;
 
 /// The file as it may be written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +28,9 @@ pub(crate) struct Raw {
     pub(crate) features: Features,
     pub(crate) targets: BTreeMap<String, Target>,
     pub(crate) network: Network,
+    pub(crate) limits: Limits,
+    pub(crate) control: Control,
+    pub(crate) folds: Folds,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -53,7 +62,9 @@ pub(crate) struct Log {
     pub(crate) kafka_properties: BTreeMap<String, String>,
     pub(crate) topic: Option<String>,
     pub(crate) partitions: Option<i32>,
-    /// Topics of others: topic to mapping file.
+    /// Topics of others that hold `CloudEvents` or native events.
+    pub(crate) topics: Vec<String>,
+    /// Topics of others in other forms: topic to mapping file.
     pub(crate) mapped_topics: BTreeMap<String, PathBuf>,
     pub(crate) retention_days: Option<u32>,
 }
@@ -110,6 +121,60 @@ pub(crate) struct Network {
     pub(crate) allow: Vec<String>,
 }
 
+/// How often each token or address may ask, by class of routes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    pub(crate) ingest: Option<Quota>,
+    pub(crate) query: Option<Quota>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quota {
+    /// 0 is no limit.
+    pub(crate) requests: u32,
+    pub(crate) window_seconds: u32,
+}
+
+impl Limits {
+    /// The quotas of the front door: what the file says, else the defaults.
+    pub(crate) fn quotas(&self) -> kiro_api::Limits {
+        let default = kiro_api::Limits::default();
+        let quota = |given: Option<Quota>, default| {
+            given.map_or(default, |q| kiro_api::Quota { requests: q.requests, window: Duration::from_secs(q.window_seconds.into()) })
+        };
+        kiro_api::Limits { ingest: quota(self.ingest, default.ingest), query: quota(self.query, default.query) }
+    }
+}
+
+/// The control store: `SQLite` in the data directory unless there is a PostgreSQL.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Control {
+    /// A file that holds `postgres://…`.
+    pub(crate) postgres_file: Option<PathBuf>,
+    /// After so many seconds without a sign of life another process takes over.
+    pub(crate) lease_seconds: Option<u32>,
+}
+
+/// How the folds are shared among the processes of `process`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Folds {
+    /// How many parts there are.
+    pub(crate) shards: Option<u32>,
+    /// How many of them one process takes at most.
+    pub(crate) most_owned: Option<u32>,
+}
+
+/// Where PostgreSQL is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Postgres {
+    File(PathBuf),
+    Url(Secret),
+}
+
 /// What holds after validation.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -119,6 +184,13 @@ pub(crate) struct Config {
     pub(crate) loopback_open: bool,
     pub(crate) topic: String,
     pub(crate) partitions: i32,
+    pub(crate) role: Role,
+    /// Where a role without doors for people answers probes, if it does.
+    pub(crate) probe: Option<Listener>,
+    pub(crate) postgres: Option<Postgres>,
+    pub(crate) lease: Duration,
+    pub(crate) shards: u32,
+    pub(crate) most_owned: u32,
     pub(crate) raw: Raw,
 }
 
@@ -136,56 +208,40 @@ pub(crate) struct Overrides {
     pub(crate) http: Option<String>,
     pub(crate) pg: Option<String>,
     pub(crate) kafka: Option<String>,
+    pub(crate) postgres: Option<Secret>,
 }
 
-/// Reads a file's text.
+/// Reads a file's text, within a budget of bytes, nodes and depth.
 pub(crate) fn parse(text: &str) -> Result<Raw, Vec<Problem>> {
+    if text.len() > MAX_BYTES {
+        return Err(vec![Problem::at("", format!("has {} bytes, more than {MAX_BYTES}", text.len()))]);
+    }
     if text.trim().is_empty() {
         return Ok(Raw::default());
     }
-    serde_saphyr::from_str(text).map_err(|e| vec![Problem::at("", e.to_string())])
+    let options =
+        serde_saphyr::options! { budget: serde_saphyr::budget! { max_nodes: 20_000, max_anchors: 32, max_aliases: 64, max_depth: 16 } };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| vec![Problem::at("", e.to_string())])
 }
 
 /// Checks everything and reports every problem.
-pub(crate) fn validate(mut raw: Raw, overrides: Overrides) -> Result<Config, Vec<Problem>> {
+pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
+    let postgres = overrides.postgres.map(Postgres::Url).or_else(|| raw.control.postgres_file.clone().map(Postgres::File));
     raw.data_dir = overrides.data_dir.or(raw.data_dir);
     raw.http.listen = overrides.http.or(raw.http.listen);
     raw.pg.listen = overrides.pg.or(raw.pg.listen);
     raw.log.kafka = overrides.kafka.or(raw.log.kafka);
     let http = listener("http", &raw.http, "127.0.0.1:8080", &mut problems);
     let pg = listener("pg", &raw.pg, "127.0.0.1:5433", &mut problems);
+    shared(role, &raw, postgres.as_ref(), &mut problems);
     let partitions = raw.log.partitions.unwrap_or(4);
     if !(1..=1024).contains(&partitions) {
         problems.push(Problem::at("log.partitions", format!("must be 1 to 1024, is {partitions}")));
     }
-    for (name, source) in &raw.sources {
-        if name != "github" {
-            problems.push(Problem::at(format!("sources.{name}"), "is no platform that is known; known: github"));
-        }
-        readable(&format!("sources.{name}.secret_file"), &source.secret_file, &mut problems);
-        if let Some(tenant) = source.tenant.as_ref().filter(|t| !kiro_schemas::id::is_tenant(t)) {
-            problems.push(Problem::at(format!("sources.{name}.tenant"), format!("{tenant:?} is no tenant")));
-        }
-    }
-    for (topic, mapping) in &raw.log.mapped_topics {
-        readable(&format!("log.mapped_topics.{topic}"), mapping, &mut problems);
-    }
-    for (name, target) in &raw.targets {
-        match target {
-            Target::Webhook { url, secret_file } => {
-                readable(&format!("targets.{name}.secret_file"), secret_file, &mut problems);
-                if url::Url::parse(url).is_err() {
-                    problems.push(Problem::at(format!("targets.{name}.url"), format!("{url:?} is no URL")));
-                }
-            }
-            Target::Github { token_file, .. } => readable(&format!("targets.{name}.token_file"), token_file, &mut problems),
-        }
-    }
-    if let Some(gates) = &raw.gates_file {
-        readable("gates_file", gates, &mut problems);
-    }
+    outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
+    let probe = http.clone().filter(|_| !role.serves() && raw.http.listen.is_some());
     match (http, pg, problems.is_empty()) {
         (Some(http), Some(pg), true) => Ok(Config {
             data_dir: raw.data_dir.clone().unwrap_or_else(|| PathBuf::from("kirolinter-data")),
@@ -194,9 +250,75 @@ pub(crate) fn validate(mut raw: Raw, overrides: Overrides) -> Result<Config, Vec
             loopback_open: raw.auth.loopback_open,
             topic,
             partitions,
+            role,
+            probe,
+            postgres,
+            lease: Duration::from_secs(raw.control.lease_seconds.unwrap_or(10).into()),
+            shards: raw.folds.shards.unwrap_or(1),
+            most_owned: raw.folds.most_owned.or(raw.folds.shards).unwrap_or(1),
             raw,
         }),
         _ => Err(problems),
+    }
+}
+
+/// What others send and take, and the files that tell of them.
+fn outside(raw: &Raw, problems: &mut Vec<Problem>) {
+    for (name, source) in &raw.sources {
+        if name != "github" {
+            problems.push(Problem::at(format!("sources.{name}"), "is no platform that is known; known: github"));
+        }
+        readable(&format!("sources.{name}.secret_file"), &source.secret_file, problems);
+        if let Some(tenant) = source.tenant.as_ref().filter(|t| !kiro_schemas::id::is_tenant(t)) {
+            problems.push(Problem::at(format!("sources.{name}.tenant"), format!("{tenant:?} is no tenant")));
+        }
+    }
+    for (topic, mapping) in &raw.log.mapped_topics {
+        readable(&format!("log.mapped_topics.{topic}"), mapping, problems);
+    }
+    for (name, target) in &raw.targets {
+        match target {
+            Target::Webhook { url, secret_file } => {
+                readable(&format!("targets.{name}.secret_file"), secret_file, problems);
+                if url::Url::parse(url).is_err() {
+                    problems.push(Problem::at(format!("targets.{name}.url"), format!("{url:?} is no URL")));
+                }
+            }
+            Target::Github { token_file, .. } => readable(&format!("targets.{name}.token_file"), token_file, problems),
+        }
+    }
+    for (class, quota) in [("ingest", raw.limits.ingest), ("query", raw.limits.query)] {
+        if let Some(quota) = quota.filter(|q| !(1..=3_600).contains(&q.window_seconds)) {
+            problems.push(Problem::at(format!("limits.{class}.window_seconds"), format!("must be 1 to 3600, is {}", quota.window_seconds)));
+        }
+    }
+    if let Some(gates) = &raw.gates_file {
+        readable("gates_file", gates, problems);
+    }
+}
+
+/// What several processes share, and how.
+fn shared(role: Role, raw: &Raw, postgres: Option<&Postgres>, problems: &mut Vec<Problem>) {
+    let mut tell = |path: &str, text: String| problems.push(Problem::at(path, text));
+    if !role.is_whole() && raw.log.kafka.is_none() {
+        tell("log.kafka", format!("kirolinterd {role} needs Kafka (or --kafka): the embedded log belongs to one process, kirolinterd up"));
+    }
+    if !role.is_whole() && postgres.is_none() {
+        let text = "needs PostgreSQL (or KIROLINTER_POSTGRES): the SQLite file belongs to one process, kirolinterd up";
+        tell("control.postgres_file", format!("kirolinterd {role} {text}"));
+    }
+    let shards = raw.folds.shards.unwrap_or(1);
+    if !(1..=1024).contains(&shards) || (role.is_whole() && shards > 1) {
+        tell("folds.shards", format!("must be 1 to 1024, and 1 for kirolinterd up; is {shards}"));
+    }
+    if let Some(most) = raw.folds.most_owned.filter(|most| !(1..=shards).contains(most)) {
+        tell("folds.most_owned", format!("must be 1 to folds.shards, is {most}"));
+    }
+    if let Some(seconds) = raw.control.lease_seconds.filter(|seconds| !(1..=600).contains(seconds)) {
+        tell("control.lease_seconds", format!("must be 1 to 600, is {seconds}"));
+    }
+    if let Some(Postgres::File(file)) = postgres {
+        readable("control.postgres_file", file, problems);
     }
 }
 
@@ -226,11 +348,18 @@ fn readable(path: &str, file: &Path, problems: &mut Vec<Problem>) {
 }
 
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "the file belongs to the fuzz targets")]
+#[path = "../../fuzz/src/mutate.rs"]
+mod mutate;
+
+#[cfg(test)]
 mod tests {
-    use super::{Overrides, parse, validate};
+    use kiro_schemas::Secret;
+
+    use super::{Overrides, Role, mutate, parse, validate};
 
     fn problems(text: &str) -> Vec<String> {
-        let result = parse(text).and_then(|raw| validate(raw, Overrides::default()));
+        let result = parse(text).and_then(|raw| validate(raw, Role::Up, Overrides::default()));
         result.err().into_iter().flatten().map(|p| p.to_string()).collect()
     }
 
@@ -254,9 +383,46 @@ mod tests {
     }
 
     #[test]
+    fn seeds_and_files_without_measure_are_answered() {
+        let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/server_config");
+        let seeds: Vec<Vec<u8>> = std::fs::read_dir(seeds).expect("seeds").flatten().map(|e| std::fs::read(e.path()).expect("a seed")).collect();
+        let mut dice = mutate::Dice(2026);
+        let near: Vec<Vec<u8>> = seeds.iter().flat_map(|seed| (0..300).map(|_| mutate::mutate(seed, &mut dice)).collect::<Vec<_>>()).collect();
+        let without_measure = ["- ", "a: ", "[", "? ", "&a [*a, "].map(|piece| piece.repeat(100_000).into_bytes());
+        for text in seeds.into_iter().chain(near).chain(without_measure) {
+            let Ok(text) = String::from_utf8(text) else { continue };
+            assert!(parse(&text).err().is_none_or(|problems| !problems.is_empty()));
+        }
+        assert!(problems(&"#".repeat(2 << 20))[0].contains("more than"));
+    }
+
+    #[test]
+    fn quotas_of_the_file_beat_the_defaults() {
+        let raw = parse("limits: {query: {requests: 5, window_seconds: 60}}").expect("a file");
+        let config = validate(raw, Role::Up, Overrides::default()).expect("a configuration");
+        let quotas = config.raw.limits.quotas();
+        assert_eq!((quotas.query.requests, quotas.ingest), (5, kiro_api::Limits::default().ingest));
+        assert_eq!(problems("limits: {ingest: {requests: 5, window_seconds: 0}}").len(), 1);
+    }
+
+    #[test]
+    fn a_role_needs_what_several_processes_can_share() {
+        for role in [Role::Serve, Role::Ingest, Role::Process, Role::Orchestrate, Role::Maintain] {
+            let found = validate(parse("").expect("a file"), role, Overrides::default()).expect_err("refused");
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert!(found.len() == 2 && found[0].contains("Kafka") && found[1].contains("PostgreSQL"), "{found:?}");
+            assert!(found.iter().all(|text| text.contains(&format!("kirolinterd {role}"))), "{found:?}");
+            let shared = Overrides { kafka: Some("a:1".into()), postgres: Some(Secret::new("postgres://a")), ..Overrides::default() };
+            let config = validate(parse("folds: {shards: 4, most_owned: 2}").expect("a file"), role, shared).expect("a configuration");
+            assert_eq!((config.shards, config.most_owned, config.probe.is_none()), (4, 2, true));
+        }
+        assert_eq!(problems("folds: {shards: 2}\ncontrol: {lease_seconds: 0}").len(), 2, "up folds everything in one part");
+    }
+
+    #[test]
     fn a_flag_beats_the_file() {
         let raw = parse("http: {listen: 127.0.0.1:1}").expect("a file");
-        let config = validate(raw, Overrides { http: Some("127.0.0.1:2".into()), ..Overrides::default() }).expect("a configuration");
+        let config = validate(raw, Role::Up, Overrides { http: Some("127.0.0.1:2".into()), ..Overrides::default() }).expect("a configuration");
         assert_eq!(config.http.at.port(), 2);
     }
 }

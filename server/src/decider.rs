@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::journal::Journal;
-use crate::rows;
+use crate::{held, rows};
 
 /// A gate must answer while a pipeline waits: its queries get less time than others.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,16 +76,27 @@ impl Gates {
         event
     }
 
-    /// Puts in what the decision starts. The key is the decision and the target, so that nothing is started twice.
-    async fn trigger(&self, who: &Principal, gate: &Gate, decision: &GateDecision) -> Result<(), PortError> {
+    /// Puts in what the decision starts, before the decision is recorded: what a killed process leaves behind is found by
+    /// [`crate::held`]. The key is the decision and the target, so that nothing is started twice.
+    async fn hold(&self, who: &Principal, gate: &Gate, decision: &GateDecision) -> Result<Vec<String>, PortError> {
+        let mut keys = Vec::new();
         for target in gate.targets(decision) {
+            let key = held::key(&decision.decision_id, target);
             let delivery = NewDelivery {
-                key: format!("{}/{target}", decision.decision_id),
+                key: key.clone(),
                 tenant: who.tenant.clone(),
                 target: target.to_owned(),
                 payload: serde_json::to_string(decision).unwrap_or_default(),
             };
-            self.outbox.put(delivery, self.journal.clock.now()).await?;
+            self.outbox.hold(delivery, self.journal.clock.now()).await?;
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    async fn release(&self, keys: &[String]) -> Result<(), PortError> {
+        for key in keys {
+            self.outbox.release(key, self.journal.clock.now()).await?;
             self.wake.notify_one();
         }
         Ok(())
@@ -158,8 +169,9 @@ impl Decider for Gates {
             object: gate.name.clone(),
             refused: None,
         };
+        let held = self.hold(who, gate, &decision).await?;
         self.journal.append(&who.tenant, &[self.decision_event(who, &decision), self.journal.audit_event(&entry)]).await?;
-        self.trigger(who, gate, &decision).await?;
+        self.release(&held).await?;
         Ok(decision)
     }
 }

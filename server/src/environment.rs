@@ -8,6 +8,7 @@ use url::Url;
 /// Each variable with what it does.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("KIROLINTER_LOG", "What is logged, such as `info` or `kiro_ingest=debug`."),
+    ("KIROLINTER_POSTGRES", "The control store: `postgres://…`."),
     ("AWS_ACCESS_KEY_ID", "Access key of the lake's bucket."),
     ("AWS_SECRET_ACCESS_KEY", "Secret of that key."),
     ("AWS_REGION", "Region of the bucket."),
@@ -24,6 +25,11 @@ fn read(name: &str) -> Option<String> {
 pub(crate) fn log_filter() -> String {
     read("KIROLINTER_LOG")
         .unwrap_or_else(|| "warn,kirolinterd=info,kiro_log=info,kiro_lake=info,kiro_ingest=info,kiro_query=info".to_owned())
+}
+
+/// Where the control store is.
+pub(crate) fn postgres() -> Option<Secret> {
+    read("KIROLINTER_POSTGRES").map(Secret::new)
 }
 
 /// Where the lake's bucket is: `s3://bucket/prefix`, the rest from the environment.

@@ -3,23 +3,34 @@
 //! Must not know: how anything works; it reads the configuration, puts rooms together, runs them and stops them in order.
 //!
 //! ```text
-//! flags > environment > file > default ─► Config ─► up::build ─► run ─► stop: doors, engine (flush, commit), outbox
+//! flags > environment > file > default ─► Config ─► Base ─► stages of the role ─► stop: doors, engine (flush, commit), the rest
 //! ```
 
+mod base;
 mod config;
 mod decider;
 mod environment;
 mod error;
+mod held;
 mod imports;
 mod intake;
 mod journal;
+mod lease;
+mod listen;
+mod maintain;
 mod models;
 mod operations;
 mod outbound;
+mod probe;
+mod process;
+mod role;
 mod rows;
 mod run;
+mod serve;
+mod stages;
+mod telemetry;
 mod tls;
-mod up;
+mod train;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -29,6 +40,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::config::Overrides;
+use crate::role::Role;
 
 /// The `KiroLinter` DevOps server.
 #[derive(Debug, Parser)]
@@ -42,8 +54,24 @@ struct Cli {
 enum Command {
     /// Every role in one process; needs no other server.
     Up(Options),
+    /// HTTP, webhooks, psql and gates; as many as there are people and pipelines to answer.
+    Serve(Options),
+    /// Log to lake; several share the partitions of the log.
+    Ingest(Options),
+    /// Folds and training; several share the shards, and take over from each other.
+    Process(Options),
+    /// What decisions start; one at a time works, the others stand by.
+    Orchestrate(Options),
+    /// Upkeep of the lake; one at a time works, the others stand by.
+    Maintain(Options),
     /// Check the configuration, report every problem, and end.
-    Check(Options),
+    Check {
+        /// The role that it is to serve.
+        #[arg(long, default_value = "up")]
+        role: Role,
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,43 +93,58 @@ struct Options {
     kafka: Option<String>,
 }
 
+/// A configuration that cannot work: nothing was tried.
+const MISCONFIGURED: u8 = 2;
+
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            drop(writeln!(std::io::stderr(), "kirolinterd: {error:#}"));
-            ExitCode::FAILURE
+    let (role, options, is_check) = match Cli::parse().command {
+        Command::Up(options) => (Role::Up, options, false),
+        Command::Serve(options) => (Role::Serve, options, false),
+        Command::Ingest(options) => (Role::Ingest, options, false),
+        Command::Process(options) => (Role::Process, options, false),
+        Command::Orchestrate(options) => (Role::Orchestrate, options, false),
+        Command::Maintain(options) => (Role::Maintain, options, false),
+        Command::Check { role, options } => (role, options, true),
+    };
+    match read(role, &options) {
+        Err(error) => tell(&error, ExitCode::from(MISCONFIGURED)),
+        Ok(_) if is_check => {
+            drop(writeln!(std::io::stdout(), "the configuration is valid"));
+            ExitCode::SUCCESS
         }
+        Ok(config) => start(config).map_or_else(|error| tell(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS),
     }
 }
 
-fn start(cli: Cli) -> Result<()> {
-    let (options, is_check) = match cli.command {
-        Command::Up(options) => (options, false),
-        Command::Check(options) => (options, true),
-    };
-    let config = read(&options)?;
-    if is_check {
-        return Ok(writeln!(std::io::stdout(), "the configuration is valid")?);
-    }
+fn tell(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "kirolinterd: {error:#}"));
+    code
+}
+
+fn start(config: config::Config) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(environment::log_filter())
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run::up(config))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run::run(config))
 }
 
-fn read(options: &Options) -> Result<config::Config> {
+fn read(role: Role, options: &Options) -> Result<config::Config> {
     let default = PathBuf::from("kirolinter.yaml");
     let file = options.config.clone().or_else(|| default.exists().then_some(default));
     let text = match &file {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
         None => String::new(),
     };
-    let overrides =
-        Overrides { data_dir: options.data_dir.clone(), http: options.http.clone(), pg: options.pg.clone(), kafka: options.kafka.clone() };
+    let overrides = Overrides {
+        data_dir: options.data_dir.clone(),
+        http: options.http.clone(),
+        pg: options.pg.clone(),
+        kafka: options.kafka.clone(),
+        postgres: environment::postgres(),
+    };
     let place = file.unwrap_or_else(|| PathBuf::from("the command line"));
-    config::parse(&text).and_then(|raw| config::validate(raw, overrides)).map_err(|problems| up::all(&place, &problems))
+    config::parse(&text).and_then(|raw| config::validate(raw, role, overrides)).map_err(|problems| base::all(&place, &problems))
 }

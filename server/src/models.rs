@@ -8,6 +8,7 @@ use kiro_models::{AssessRequest, EvaluationConfig, Example, RiskModel, examples_
 use kiro_ports::{
     Assessor, AuditEntry, FeatureRequest, Features, PortError, Principal, RiskRequest, SqlEngine, SqlRequest, TableSource, Views,
 };
+use kiro_query::Query;
 use kiro_schemas::risk::RiskAssessment;
 use kiro_schemas::{Event, SourceUrl, Subject, Tenant, Value};
 use kiro_store::Store;
@@ -20,16 +21,22 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::rows;
+use crate::telemetry::Telemetry;
+use crate::train::is_worth;
+
+/// What the settings of served models begin with; the tenant follows.
+const SETTING: &str = "model/";
 
 /// Trains, keeps and asks models, one a tenant.
 pub(crate) struct Shelf {
     pub(crate) source: Arc<dyn TableSource>,
     pub(crate) views: Arc<dyn Views>,
-    pub(crate) sql: Arc<dyn SqlEngine>,
+    pub(crate) query: Arc<Query>,
     pub(crate) features: Arc<dyn Features>,
     pub(crate) files: Arc<dyn ObjectStore>,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
+    pub(crate) telemetry: Telemetry,
     pub(crate) served: RwLock<HashMap<Tenant, Arc<RiskModel>>>,
 }
 
@@ -44,28 +51,38 @@ fn internal(what: String) -> PortError {
 }
 
 impl Shelf {
-    /// Loads the models that were served last.
-    pub(crate) async fn load(&self, tenant: &Tenant) -> Result<(), PortError> {
-        let Some(version) = self.store.setting(&setting(tenant)).await.map_err(PortError::of)? else { return Ok(()) };
-        let bytes = match self.files.get(&path(&version)).await {
+    /// Serves the models that were trained last, here or by another process.
+    pub(crate) async fn refresh(&self) -> Result<(), PortError> {
+        for (key, version) in self.store.settings(SETTING).await.map_err(PortError::of)? {
+            let Some(tenant) = key.strip_prefix(SETTING).map(Tenant::new) else { continue };
+            let is_served = self.served.read().unwrap_or_else(PoisonError::into_inner).get(&tenant).is_some_and(|m| m.version() == version);
+            if !is_served {
+                self.load(&tenant, &version).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&self, tenant: &Tenant, version: &str) -> Result<(), PortError> {
+        let bytes = match self.files.get(&path(version)).await {
             Ok(file) => file.bytes().await.map_err(|e| internal(format!("cannot read model {version}: {e}")))?,
             Err(error) => {
-                warn!(version, %error, "the served model's file is gone; it is trained anew");
+                warn!(version, %error, "the served model's file is gone; the next training makes another");
                 return Ok(());
             }
         };
         match std::str::from_utf8(&bytes).map_err(|e| e.to_string()).and_then(|text| RiskModel::from_json(text).map_err(|e| e.to_string()))
         {
             Ok(model) => {
-                info!(%tenant, version, "model loaded");
                 self.put(tenant.clone(), Arc::new(model));
             }
-            Err(error) => warn!(version, error, "the served model's file cannot be used; it is trained anew"),
+            Err(error) => warn!(version, error, "the served model's file cannot be used; the next training makes another"),
         }
         Ok(())
     }
 
     fn put(&self, tenant: Tenant, model: Arc<RiskModel>) {
+        self.telemetry.served(&tenant, &model);
         self.served.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, model);
     }
 
@@ -78,12 +95,7 @@ impl Shelf {
         }
     }
 
-    /// Whether a tenant has a model.
-    pub(crate) fn has(&self, tenant: &Tenant) -> bool {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).contains_key(tenant)
-    }
-
-    async fn examples(&self, tenant: &Tenant) -> Result<Vec<Example>, PortError> {
+    async fn examples(&self) -> Result<Vec<Example>, PortError> {
         let view = self.views.view();
         let mut batches = Vec::new();
         for name in ["features", "pipeline_runs"] {
@@ -92,13 +104,33 @@ impl Shelf {
             rows.extend(view.tables.get(name).into_iter().flat_map(|t| t.tail.iter().map(|batch| batch.rows.clone())));
             batches.push(rows);
         }
-        let examples = examples_from(&batches[0], &batches[1]).map_err(PortError::of)?;
-        Ok(examples.into_iter().filter(|e| e.key.tenant == *tenant).collect())
+        examples_from(&batches[0], &batches[1]).map_err(PortError::of)
     }
 
-    /// Trains and judges on all that is known, keeps the file, serves it from now on. The report.
+    /// Trains a model for each tenant that has enough new labels.
+    pub(crate) async fn train_all(&self) -> Result<(), PortError> {
+        let mut by_tenant: HashMap<Tenant, Vec<Example>> = HashMap::new();
+        for example in self.examples().await? {
+            by_tenant.entry(example.key.tenant.clone()).or_default().push(example);
+        }
+        for (tenant, examples) in by_tenant {
+            let before = self.store.setting(&labels(&tenant)).await.map_err(PortError::of)?;
+            let before = before.and_then(|count| count.parse().ok()).unwrap_or(0);
+            if is_worth(examples.len() as u64, before) {
+                self.fit(&tenant, examples).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains and judges on all that is known of a tenant. The report.
     pub(crate) async fn train(&self, tenant: &Tenant) -> Result<serde_json::Value, PortError> {
-        let examples = self.examples(tenant).await?;
+        let examples = self.examples().await?.into_iter().filter(|e| e.key.tenant == *tenant).collect();
+        self.fit(tenant, examples).await
+    }
+
+    /// Trains, keeps the file, serves it from now on. The report.
+    async fn fit(&self, tenant: &Tenant, examples: Vec<Example>) -> Result<serde_json::Value, PortError> {
         let count = examples.len();
         let fit = tokio::task::spawn_blocking(move || RiskModel::fit(&examples, &EvaluationConfig::default()));
         let model = fit.await.map_err(|e| internal(format!("training broke: {e}")))?.map_err(PortError::of)?;
@@ -106,7 +138,9 @@ impl Shelf {
         self.files.put(&path(model.version()), json.into_bytes().into()).await.map_err(Error::ModelFile)?;
         let report = serde_json::to_value(model.judgement()).map_err(|e| internal(e.to_string()))?;
         self.journal.append(tenant, &[self.event(&model, count, &report)]).await?;
-        self.store.set_setting(&setting(tenant), model.version(), self.journal.clock.now()).await.map_err(PortError::of)?;
+        let now = self.journal.clock.now();
+        self.store.set_setting(&labels(tenant), &count.to_string(), now).await.map_err(PortError::of)?;
+        self.store.set_setting(&format!("{SETTING}{tenant}"), model.version(), now).await.map_err(PortError::of)?;
         info!(%tenant, version = model.version(), examples = count, served = ?model.served(), "model trained and judged");
         let answer = serde_json::json!({"model_version": model.version(), "examples": count, "judgement": report});
         self.put(tenant.clone(), Arc::new(model));
@@ -138,13 +172,15 @@ impl Shelf {
             "SELECT pipeline FROM pipeline_health WHERE source = $1 GROUP BY pipeline ORDER BY SUM(runs) DESC, pipeline LIMIT 1",
         );
         request.parameters = vec![Some(source.to_owned())];
-        let answer = rows::ask(&self.sql, request).await?;
+        let sql: Arc<dyn SqlEngine> = Arc::clone(&self.query) as _;
+        let answer = rows::ask(&sql, request).await?;
         Ok(answer.rows.first().and_then(|row| row.first()?.as_str().map(str::to_owned)).unwrap_or_default())
     }
 }
 
-fn setting(tenant: &Tenant) -> String {
-    format!("model/{tenant}")
+/// The setting of how many labels a tenant's model was trained on.
+fn labels(tenant: &Tenant) -> String {
+    format!("labels/{tenant}")
 }
 
 fn path(version: &str) -> Path {

@@ -11,10 +11,11 @@ use kiro_integrations::outbound::{Allowed, Client};
 use kiro_integrations::{Deliverer, Sent, Target};
 use kiro_ports::{Clock, Outbox, PortError};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::base::secret;
 use crate::config::{self, Config};
-use crate::up::secret;
+use crate::telemetry::Telemetry;
 
 /// Tries before a delivery is given up: with the back-off below about a day.
 const MOST_ATTEMPTS: u32 = 16;
@@ -29,13 +30,14 @@ pub(crate) struct Dispatcher {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) deliverer: Deliverer,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) telemetry: Telemetry,
     /// Woken when something was put in.
     pub(crate) wake: Arc<tokio::sync::Notify>,
 }
 
 impl Dispatcher {
     /// Runs until cancelled.
-    pub(crate) async fn run(self, cancel: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, cancel: CancellationToken) {
         loop {
             if let Err(error) = self.round().await {
                 warn!(%error, "cannot read the outbox");
@@ -55,21 +57,22 @@ impl Dispatcher {
             let target = delivery.delivery.target.clone();
             match self.deliverer.send(&delivery).await {
                 Sent::Arrived => {
-                    info!(%target, key, "delivered");
                     self.outbox.done(&key, self.clock.now()).await?;
+                    self.telemetry.delivered(&target, &key);
                 }
                 Sent::Transient { reason, retry_after } if delivery.attempts < MOST_ATTEMPTS => {
-                    warn!(%target, key, attempts = delivery.attempts, reason, "delivery failed, will be tried again");
+                    self.telemetry.retried(&target, &key, &reason);
                     let asked = retry_after.and_then(|wait| i64::try_from(wait.as_micros()).ok()).unwrap_or(0);
                     let next = self.clock.now().plus(back_off(delivery.attempts).max(asked));
                     self.outbox.failed(&key, &reason, Some(next)).await?;
                 }
                 Sent::Transient { reason, .. } | Sent::Permanent { reason } => {
-                    warn!(%target, key, attempts = delivery.attempts, reason, "delivery given up");
+                    self.telemetry.given_up(&target, &key, &reason);
                     self.outbox.failed(&key, &reason, None).await?;
                 }
             }
         }
+        self.telemetry.pending(self.outbox.waiting().await?);
         Ok(())
     }
 }

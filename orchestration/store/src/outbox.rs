@@ -33,9 +33,12 @@ pub struct DeadDelivery {
 
 #[async_trait]
 impl Outbox for Store {
-    async fn put(&self, delivery: NewDelivery, now: Micros) -> Result<(), PortError> {
+    async fn hold(&self, delivery: NewDelivery, now: Micros) -> Result<(), PortError> {
+        // Dead without an attempt: it was dropped while it was held.
         let sql = "INSERT INTO outbox (key, tenant, target, payload, state, attempts, created_at, next_at) \
-                   VALUES ($1, $2, $3, $4, 'waiting', 0, $5, $5) ON CONFLICT (key) DO NOTHING";
+                   VALUES ($1, $2, $3, $4, 'held', 0, $5, $5) ON CONFLICT (key) DO UPDATE \
+                   SET state = 'held', payload = excluded.payload, next_at = excluded.next_at, reason = NULL \
+                   WHERE outbox.state = 'held' OR (outbox.state = 'dead' AND outbox.attempts = 0)";
         with_pool!(&self.pool, db => {
             sqlx::query(sql)
                 .bind(&delivery.key)
@@ -47,8 +50,27 @@ impl Outbox for Store {
                 .await
                 .map(|_| ())
         })
-        .map_err(Error::query("put a delivery"))
+        .map_err(Error::query("hold a delivery"))
         .map_err(PortError::of)
+    }
+
+    async fn release(&self, key: &str, now: Micros) -> Result<(), PortError> {
+        let sql = "UPDATE outbox SET state = 'waiting', next_at = $2 WHERE key = $1 AND state = 'held'";
+        with_pool!(&self.pool, db => sqlx::query(sql).bind(key).bind(now.0).execute(db).await.map(|_| ()))
+            .map_err(Error::query("release a delivery"))
+            .map_err(PortError::of)
+    }
+
+    async fn held(&self, before: Micros, limit: u32) -> Result<Vec<NewDelivery>, PortError> {
+        let sql = "SELECT key, tenant, target, payload FROM outbox WHERE state = 'held' AND next_at < $1 ORDER BY next_at, key LIMIT $2";
+        let rows: Vec<(String, String, String, String)> =
+            with_pool!(&self.pool, db => sqlx::query_as(sql).bind(before.0).bind(i64::from(limit)).fetch_all(db).await)
+                .map_err(Error::query("list held deliveries"))
+                .map_err(PortError::of)?;
+        let delivery = |(key, tenant, target, payload): (String, String, String, String)| {
+            NewDelivery { key, tenant: Tenant::new(tenant), target, payload }
+        };
+        Ok(rows.into_iter().map(delivery).collect())
     }
 
     async fn due(&self, now: Micros, retry_at: Micros, limit: u32) -> Result<Vec<Delivery>, PortError> {
@@ -76,7 +98,7 @@ impl Outbox for Store {
     }
 
     async fn waiting(&self) -> Result<u64, PortError> {
-        let sql = "SELECT COUNT(*) FROM outbox WHERE state = 'waiting'";
+        let sql = "SELECT COUNT(*) FROM outbox WHERE state IN ('waiting', 'held')";
         let (count,): (i64,) = with_pool!(&self.pool, db => sqlx::query_as(sql).fetch_one(db).await)
             .map_err(Error::query("count deliveries"))
             .map_err(PortError::of)?;
@@ -103,6 +125,16 @@ impl Store {
             created_at: Micros(created_at),
         };
         Ok(rows.into_iter().map(delivery).collect())
+    }
+
+    /// Makes due what another process has claimed or postponed. Only for who knows that there is no other process any more.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn take_over_deliveries(&self, now: Micros) -> Result<u64> {
+        let sql = "UPDATE outbox SET next_at = $1 WHERE state = 'waiting' AND next_at > $1";
+        with_pool!(&self.pool, db => sqlx::query(sql).bind(now.0).execute(db).await.map(|done| done.rows_affected()))
+            .map_err(Error::query("take over deliveries"))
     }
 
     /// What was given up, newest first.

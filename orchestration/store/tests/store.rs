@@ -1,5 +1,7 @@
 //! The store on real files, and on a real PostgreSQL where one is named.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -36,6 +38,9 @@ async fn conforms(store: &Store) {
     store.set_setting("a", "1", NOW).await.expect("written");
     store.set_setting("a", "2", NOW).await.expect("written");
     assert_eq!(store.setting("a").await.expect("read").as_deref(), Some("2"));
+    store.set_setting("model/%", "3", NOW).await.expect("written");
+    assert_eq!(store.settings("model/").await.expect("read"), [("model/%".to_owned(), "3".to_owned())]);
+    assert!(store.settings("%").await.expect("read").is_empty(), "a text, no pattern");
 }
 
 async fn tokens_conform(store: &Store) {
@@ -69,9 +74,47 @@ async fn tokens_conform(store: &Store) {
     assert!(store.verify(&text, NOW).await.expect("asked").is_none(), "revoked");
 }
 
+async fn put(store: &Store, key: &str, now: Micros) {
+    store.hold(delivery(key), now).await.expect("held");
+    store.release(key, now).await.expect("released");
+}
+
+/// What is held is not sent, and dropping it is no end for its key.
+async fn holds_conform(store: &Store) {
+    let held = async |before: i64| -> Vec<String> {
+        store.held(NOW.plus(before), 10).await.expect("listed").into_iter().map(|held| held.key).collect()
+    };
+    for (at, key) in [(0, "h1"), (1, "h2")] {
+        store.hold(delivery(key), NOW.plus(at)).await.expect("held");
+    }
+    assert!(keys(store, NOW.plus(50), NOW.plus(60)).await.is_empty(), "held");
+    assert_eq!((held(0).await.len(), held(1).await, held(2).await.len()), (0, vec!["h1".to_owned()], 2));
+    store.failed("h1", "not recorded", None).await.expect("dropped");
+    store.release("h1", NOW).await.expect("taken");
+    assert!(keys(store, NOW.plus(50), NOW.plus(60)).await.is_empty(), "dropped");
+    let mut again = delivery("h1");
+    again.payload = "{\"again\":1}".to_owned();
+    store.hold(again, NOW.plus(5)).await.expect("held");
+    assert_eq!(held(6).await, ["h2", "h1"]);
+    store.release("h2", NOW.plus(6)).await.expect("released");
+    store.release("h1", NOW.plus(7)).await.expect("released");
+    let due = store.due(NOW.plus(7), NOW.plus(90), 10).await.expect("due");
+    let found: Vec<_> = due.iter().map(|due| (due.delivery.key.as_str(), due.delivery.payload.contains("again"))).collect();
+    assert_eq!(found, [("h1", true), ("h2", false)]);
+    store.hold(delivery("h1"), NOW.plus(8)).await.expect("taken");
+    assert!(held(100).await.is_empty(), "what was released stays so");
+    assert_eq!(store.take_over_deliveries(NOW.plus(9)).await.expect("taken over"), 2);
+    assert_eq!(keys(store, NOW.plus(9), NOW.plus(90)).await.len(), 2, "the claims of a process that is gone");
+    for key in ["h1", "h2"] {
+        store.done(key, NOW).await.expect("done");
+    }
+    assert_eq!(store.prune_deliveries(NOW.plus(1)).await.expect("pruned"), 2);
+}
+
 async fn outbox_conforms(store: &Store) {
+    holds_conform(store).await;
     for (at, key) in ["c", "a", "b", "a"].into_iter().enumerate() {
-        store.put(delivery(key), NOW.plus(i64::try_from(at).expect("small"))).await.expect("put");
+        put(store, key, NOW.plus(i64::try_from(at).expect("small"))).await;
     }
     assert_eq!(store.waiting().await.expect("counted"), 3, "the same key is put in once");
     let (late, retry) = (NOW.plus(100), NOW.plus(200));
@@ -88,7 +131,7 @@ async fn outbox_conforms(store: &Store) {
     assert_eq!(store.waiting().await.expect("counted"), 1);
     let dead = store.dead_deliveries(&Tenant::default(), 10).await.expect("listed");
     assert_eq!((dead.len(), dead[0].key.as_str(), dead[0].reason.as_str()), (1, "b", "410"));
-    store.put(delivery("c"), NOW).await.expect("put");
+    put(store, "c", NOW).await;
     assert_eq!(store.waiting().await.expect("counted"), 1, "what arrived is not sent again");
     assert_eq!(store.done("x", NOW).await.expect_err("unknown").kind, FaultKind::NotFound);
     let mut tries = 0;
@@ -188,7 +231,7 @@ async fn many_claimers_share_and_never_both_get_one() {
     let path = folder.path().join("control.db");
     let (one, two) = (open(&path).await, open(&path).await);
     for key in 0..100 {
-        one.put(delivery(&format!("{key:03}")), NOW).await.expect("put");
+        put(&one, &format!("{key:03}"), NOW).await;
     }
     let mut claims = Vec::new();
     for at in 0..10 {
@@ -208,8 +251,8 @@ async fn many_claimers_share_and_never_both_get_one() {
 async fn child_that_claims() {
     let Some(path) = std::env::var_os("KIRO_STORE_CHILD") else { return };
     let store = open(Path::new(&path)).await;
-    store.put(delivery("sent"), NOW).await.expect("put");
-    store.put(delivery("claimed"), NOW).await.expect("put");
+    put(&store, "sent", NOW).await;
+    put(&store, "claimed", NOW).await;
     assert_eq!(keys(&store, NOW, NOW.plus(50)).await.len(), 2);
     store.done("sent", NOW).await.expect("done");
     std::fs::write(Path::new(&path).with_extension("ready"), "").expect("written");

@@ -16,6 +16,7 @@ pub(super) struct EventHead<'a> {
     pub(super) attempt: i64,
     pub(super) time: i64,
     pub(super) known_at: i64,
+    pub(super) recorded_at: i64,
     pub(super) event_id: &'a str,
 }
 
@@ -30,6 +31,7 @@ pub(super) struct Events {
     transition: Column,
     time: Column,
     known_at: Column,
+    recorded_at: Column,
     event_id: Column,
     pub(super) attributes: Column,
     /// The fields, with their places in the specification.
@@ -57,6 +59,7 @@ impl Events {
             transition: read("transition")?,
             time: read("time")?,
             known_at: read("known_at")?,
+            recorded_at: read("recorded_at")?,
             event_id: read("event_id")?,
             attributes: read("attributes")?,
             fields,
@@ -72,6 +75,7 @@ impl Events {
             attempt: self.attempt.as_ref().and_then(|c| c.int(row)).unwrap_or(1),
             time: self.time.int(row).ok_or_else(|| absent("time"))?,
             known_at: self.known_at.int(row).ok_or_else(|| absent("known_at"))?,
+            recorded_at: self.recorded_at.int(row).ok_or_else(|| absent("recorded_at"))?,
             event_id: self.event_id.text(row).ok_or_else(|| absent("event_id"))?,
         })
     }

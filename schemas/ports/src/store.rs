@@ -162,17 +162,22 @@ pub struct Delivery {
     pub created_at: Micros,
 }
 
-/// What still has to be sent, in one transaction with what asked for it.
+/// What still has to be sent. It is put in before what asks for it is recorded, and held until that is, so that neither comes
+/// without the other whenever the process dies.
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
-    /// Puts in; a key that is there already changes nothing.
-    async fn put(&self, delivery: NewDelivery, now: Micros) -> Result<(), PortError>;
+    /// Puts in and holds; what was released under this key before stays as it is.
+    async fn hold(&self, delivery: NewDelivery, now: Micros) -> Result<(), PortError>;
+    /// What asked for it is recorded: it is due now.
+    async fn release(&self, key: &str, now: Micros) -> Result<(), PortError>;
+    /// What is held since before a time, oldest first.
+    async fn held(&self, before: Micros, limit: u32) -> Result<Vec<NewDelivery>, PortError>;
     /// What is due, oldest first; none of it comes again before `retry_at`.
     async fn due(&self, now: Micros, retry_at: Micros, limit: u32) -> Result<Vec<Delivery>, PortError>;
     /// It arrived.
     async fn done(&self, key: &str, now: Micros) -> Result<(), PortError>;
-    /// It did not; try again then, or never (`None`).
+    /// It did not, or is not to be sent; try again then, or never (`None`).
     async fn failed(&self, key: &str, reason: &str, next: Option<Micros>) -> Result<(), PortError>;
-    /// How many wait.
+    /// How many wait or are held.
     async fn waiting(&self) -> Result<u64, PortError>;
 }

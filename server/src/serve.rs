@@ -1,0 +1,203 @@
+//! The doors: HTTP, webhooks, psql and gates, over the view of an engine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use futures::FutureExt as _;
+use kiro_api::{ApiConfig, ApiPorts};
+use kiro_ingest::engine::EngineHandle;
+use kiro_lake::LakeSnapshot;
+use kiro_orchestration::GateFile;
+use kiro_ports::{Assessor, Features, Operations, Principal, Role, Snapshot, Tokens, Views};
+use kiro_query::psql::{self, PsqlServer};
+use kiro_query::{Providers, Query, QueryConfig};
+use kiro_schemas::{Secret, Tenant};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::base::{Base, all, secret};
+use crate::config::{Config, Source};
+use crate::decider::Gates;
+use crate::held::Held;
+use crate::imports::Importer;
+use crate::intake::{Doors, Platform};
+use crate::listen::Door;
+use crate::models::Shelf;
+use crate::operations::Desk;
+use crate::telemetry::Watched;
+
+/// Connections of the psql door at a time.
+const PSQL_CONNECTIONS: usize = 200;
+/// How often it is asked for models that another process trained.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The doors of a process, open and not yet answering.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    http: Door,
+    pg: Door,
+}
+
+impl Entrance {
+    /// Opens both doors.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        Ok(Self { http: Door::open("http", &config.http).await?, pg: Door::open("pg", &config.pg).await? })
+    }
+
+    /// Where they are.
+    pub(crate) fn addresses(&self) -> Result<String> {
+        Ok(format!("http {}, pg {}", self.http.listener.local_addr()?, self.pg.listener.local_addr()?))
+    }
+
+    /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded.
+    pub(crate) async fn serve(self, desk: Reception, stop: CancellationToken) -> Result<()> {
+        let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(self.pg.tls), stop.clone()));
+        let held = tokio::spawn(desk.held.run(stop.clone()));
+        let result = self.http.serve(desk.api, stop.clone()).await;
+        stop.cancel();
+        drop(tokio::join!(psql, held));
+        result
+    }
+}
+
+/// Who answers at the doors.
+pub(crate) struct Reception {
+    api: Router,
+    query: Arc<Query>,
+    tokens: Arc<dyn Tokens>,
+    held: Held,
+    base: Base,
+}
+
+impl Reception {
+    /// Puts together what answers, over the view of an engine and the models of a shelf.
+    pub(crate) fn new(base: &Base, engine: &EngineHandle, shelf: &Arc<Shelf>, wake: Arc<Notify>) -> Result<Self> {
+        let config = &base.config;
+        let (query, journal) = (Arc::clone(&shelf.query), base.journal());
+        let file = gates(config)?;
+        base.telemetry.gates(file.gates.iter().map(|gate| gate.name.as_str()));
+        let assessor: Arc<dyn Assessor> = Arc::new(Watched::new(Arc::clone(shelf), &base.telemetry, &base.clock));
+        let gates = Gates {
+            file,
+            sql: Arc::clone(&query) as _,
+            assessor: Arc::clone(&assessor),
+            journal: journal.clone(),
+            outbox: Arc::new(base.store.clone()),
+            wake: Arc::clone(&wake),
+        };
+        let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
+        let importer = Importer::new(config.data_dir.join("imports"), journal.clone())?;
+        importer.resume();
+        let (log, decoder) = (Arc::clone(&base.log), Arc::clone(&base.decoder));
+        let operations: Arc<dyn Operations> = Arc::new(Desk {
+            engine: engine.clone(),
+            log: Arc::clone(&log),
+            topics: base.topics.clone(),
+            sql: Arc::clone(&query) as _,
+            shelf: Arc::clone(shelf),
+            outbox: Arc::new(base.store.clone()),
+        });
+        let held = Held {
+            outbox: Arc::new(base.store.clone()),
+            sql: Arc::clone(&query) as _,
+            operations: Arc::clone(&operations),
+            clock: Arc::clone(&base.clock),
+            wake,
+        };
+        let ports = ApiPorts {
+            intake: Arc::new(Doors { log, topic: config.topic.clone(), decoder, platforms: platforms(config)? }),
+            sql: Arc::clone(&query) as _,
+            assessor,
+            decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),
+            imports: Arc::new(importer),
+            operations,
+            tokens: Arc::clone(&tokens),
+            audit: Arc::new(journal),
+            clock: Arc::clone(&base.clock),
+            registry: base.registry.clone(),
+        };
+        let limits = config.raw.limits.quotas();
+        let api = kiro_api::router(ports, ApiConfig { loopback_open: config.loopback_open, limits, ..ApiConfig::default() })?;
+        Ok(Self { api, query, tokens, held, base: base.clone() })
+    }
+
+    /// The psql door; loopback comes in without a password where HTTP lets it in, too.
+    fn psql(&self, tls: Option<Arc<rustls::ServerConfig>>) -> PsqlServer {
+        let loopback = || Principal { name: "loopback".to_owned(), tenant: Tenant::default(), role: Role::Admin };
+        PsqlServer {
+            query: Arc::clone(&self.query),
+            tokens: Arc::clone(&self.tokens),
+            clock: Arc::clone(&self.base.clock),
+            tls,
+            open: self.base.config.loopback_open.then(loopback),
+            max_connections: PSQL_CONNECTIONS,
+        }
+    }
+}
+
+/// The shelf of models over a view; it has the models that were served last.
+pub(crate) async fn shelf(base: &Base, views: Arc<dyn Views>, features: Arc<dyn Features>) -> Result<Arc<Shelf>> {
+    let query = Query::new(Arc::clone(&views), providers(), Arc::clone(&base.clock), QueryConfig::default())?;
+    let shelf = Shelf {
+        source: Arc::clone(&base.lake) as _,
+        views,
+        query,
+        features,
+        files: Arc::clone(&base.files),
+        store: base.store.clone(),
+        journal: base.journal(),
+        telemetry: base.telemetry.clone(),
+        served: RwLock::new(HashMap::new()),
+    };
+    shelf.refresh().await?;
+    Ok(Arc::new(shelf))
+}
+
+/// Serves the models that other processes train.
+pub(crate) async fn follow_models(shelf: Arc<Shelf>, stop: CancellationToken) -> Result<()> {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if let Err(error) = shelf.refresh().await {
+            warn!(%error, "it cannot be seen whether there are new models");
+        }
+    }
+}
+
+fn gates(config: &Config) -> Result<GateFile> {
+    let Some(file) = &config.raw.gates_file else { return Ok(GateFile::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    GateFile::parse(&text).map_err(|problems| all(file, &problems))
+}
+
+fn platforms(config: &Config) -> Result<BTreeMap<String, Platform>> {
+    let platform = |(name, source): (&String, &Source)| {
+        let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
+        let secrets: Vec<Secret> = files.map(|file| secret(file)).collect::<Result<_>>()?;
+        let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
+        Ok((name.clone(), Platform { secrets, tenant }))
+    };
+    config.raw.sources.iter().map(platform).collect()
+}
+
+/// Snapshots of the lake as providers; making one does no IO.
+fn providers() -> Providers {
+    Arc::new(|snapshot: &dyn Snapshot| {
+        let snapshot = snapshot.as_any().downcast_ref::<LakeSnapshot>()?;
+        match snapshot.provider().now_or_never() {
+            Some(Ok(provider)) => Some(provider),
+            Some(Err(error)) => {
+                tracing::error!(%error, table = snapshot.table().name, "a snapshot cannot be read");
+                None
+            }
+            None => futures::executor::block_on(snapshot.provider()).ok(),
+        }
+    })
+}
