@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong, with its place.
         what: String,
     },
+    /// The JSON of a question is larger than any question.
+    #[error("the body has {size} bytes, more than {limit}")]
+    TooLarge {
+        /// Its bytes.
+        size: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// The quota of the caller is used up.
     #[error("too many requests of the class {class}: try again in {retry_after_seconds} s")]
     TooMany {
@@ -65,6 +73,7 @@ impl Fault for Error {
             Self::Forbidden { .. } => FaultKind::Forbidden,
             Self::NoRoute { .. } => FaultKind::NotFound,
             Self::BadRequest { .. } => FaultKind::Invalid,
+            Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::TooMany { .. } => FaultKind::Throttled,
             Self::Encode(_) | Self::Metrics(_) | Self::Panicked => FaultKind::Internal,
         }
@@ -89,6 +98,7 @@ impl Fault for Error {
             Self::Metrics(_) => "KIR-1006",
             Self::Panicked => "KIR-1007",
             Self::TooMany { .. } => "KIR-1008",
+            Self::TooLarge { .. } => "KIR-1009",
         }
     }
 }

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use crate::encode::{self, Form};
 use crate::{Error, Result, Shared, openapi, telemetry};
 
+/// Most bytes of a question: those of events, webhooks and imports have limits of their own.
+const MOST_JSON: usize = 1 << 20;
+
 /// The router without its layers.
 pub(crate) fn all() -> Router<Shared> {
     Router::new()
@@ -44,6 +47,9 @@ pub(crate) fn all() -> Router<Shared> {
 
 /// Reads a JSON body, naming the place of what is wrong.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T> {
+    if body.len() > MOST_JSON {
+        return Err(Error::TooLarge { size: body.len(), limit: MOST_JSON });
+    }
     serde_json::from_slice(body).map_err(|e| Error::BadRequest { what: format!("the body is not the JSON that is expected: {e}") })
 }
 
@@ -234,4 +240,23 @@ async fn audit(state: &Shared, who: &Principal, action: &str, object: &str) -> R
         refused: None,
     };
     Ok(state.ports.audit.record(entry).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use kiro_ports::RiskRequest;
+
+    use super::read;
+    use crate::Error;
+
+    #[test]
+    fn questions_without_measure_are_refused() {
+        let many: String = (0..100_000).flat_map(|at| ["\"k".to_owned(), at.to_string(), "\":1,".to_owned()]).collect();
+        let large = Bytes::from(format!("{{\"source\":\"s\",\"attributes\":{{{many}\"z\":1}}}}"));
+        assert!(matches!(read::<RiskRequest>(&large), Err(Error::TooLarge { .. })));
+        let deep = Bytes::from(format!("{{\"source\":{}", "[".repeat(500_000)));
+        assert!(matches!(read::<RiskRequest>(&deep), Err(Error::BadRequest { .. })));
+        assert!(read::<RiskRequest>(&Bytes::from_static(b"{\"source\":\"s\"}")).is_ok());
+    }
 }

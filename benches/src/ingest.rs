@@ -33,8 +33,9 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = setting("BENCH_EVENTS", 500_000_usize)?;
     let (kafka, brokers) = start_kafka(bench)?;
     let bytes = fill(bench, &brokers, count)?;
-    let ours = product(bench, &brokers, count)?;
+    // The peer comes first: the product writes events of its own into the topic.
     let theirs = bytewax(bench, &brokers, count)?;
+    let ours = product(bench, &brokers, count)?;
     drop(kafka);
     let what = format!(
         "{count} events, {bytes} bytes of native JSON in {PARTITIONS} partitions of a local Kafka, into Delta tables on the local disk; CPU and \
