@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiro_ports::{Gap, PortError};
 use kiro_schemas::TopicPartition;
 use kiro_schemas::names::OTHER;
+use kiro_tables::Table;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tracing::{debug, error, warn};
@@ -70,6 +71,10 @@ impl Telemetry {
             Box::new(telemetry.gaps.clone()),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))?;
+        // From zero on: what appears with its first error shows no increase.
+        for table in Table::all() {
+            telemetry.commit_errors.with_label_values(&[table.name]);
+        }
         Ok(telemetry)
     }
 
