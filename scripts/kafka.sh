@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs one Apache Kafka broker on loopback for tests. Prints its address on the first line of stdout when it is ready,
 # and stops when stdin closes. The jars are fetched by Maven once (scripts/kafka/pom.xml says which).
+# KAFKA_PORT: the port to listen at; KAFKA_DIR: keeps what the broker holds, so that it can go away and come back.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,12 +34,13 @@ free_port() {
     fi
 }
 
-work=$(mktemp -d)
+work=${KAFKA_DIR:-$(mktemp -d)}
+mkdir -p "$work"
 broker=
 stop() {
     trap - EXIT INT TERM
     [ -n "$broker" ] && kill -9 "$broker" 2>/dev/null || true
-    rm -rf "$work"
+    [ -n "${KAFKA_DIR:-}" ] || rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
@@ -67,7 +69,7 @@ log.retention.check.interval.ms=1000
 PROPERTIES
 
 run() { java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" "$@"; }
-run kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)" \
+[ -e "$work/data/meta.properties" ] || run kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)" \
     -c "$work/server.properties" >"$work/format.log" 2>&1 || { cat "$work/format.log" >&2; fail "the storage cannot be formatted"; }
 # Not through the function: the process to stop is the broker itself.
 java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$work/server.properties" \

@@ -49,7 +49,8 @@ impl Server {
                 let code = problem["code"].as_str().unwrap_or("-");
                 bail!("{detail} [{code}, HTTP {}]", status.as_u16())
             }
-            Err(_) => bail!("the server answered HTTP {}: {}", status.as_u16(), text.trim()),
+            Err(_) if text.trim().is_empty() => bail!("the server answered HTTP {status}"),
+            Err(_) => bail!("the server answered HTTP {status}: {}", text.trim()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{Write as _, stdout};
 
 use anyhow::Result;
+use kiro_schemas::figure;
 use serde_json::Value;
 
 /// Prints a line.
@@ -42,7 +43,7 @@ fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |f| format!("{f:.4}")),
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |f| figure(f).to_string()),
         other => other.to_string(),
     };
     let clean: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();

@@ -1,5 +1,7 @@
 //! The join of `features` with `pipeline_runs`.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use arrow::array::RecordBatch;
 use kiro_models::examples_from;
 use kiro_schemas::{Micros, Value};

@@ -1,5 +1,7 @@
 //! From examples to answers, over synthetic runs: determinism, leaks, the judgement, the file.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use kiro_models::{AssessRequest, EvaluationConfig, Example, PipelineKey, Predictions, Predictor, RiskModel};
 use kiro_ports::FeatureRow;
 use kiro_schemas::risk::Confidence;

@@ -1,18 +1,25 @@
-//! Killed ten times while events come in: what was acknowledged is there, once.
+//! Killed ten times while events come in: what was acknowledged is there, once. `make soak` goes on for `SOAK_MINUTES`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::kafka::Broker;
 use crate::server::{Answer, Dice, OPEN, Server, request, wait_for};
 
 const KILLS: usize = 10;
 const SENDERS: usize = 3;
 const EVENTS_A_POST: usize = 4;
+
+/// Minutes to go on for, if the long run is asked for.
+fn soak_minutes() -> Result<Option<u32>> {
+    let Some(text) = std::env::var_os("SOAK_MINUTES") else { return Ok(None) };
+    Ok(Some(text.to_string_lossy().parse().context("SOAK_MINUTES is no whole number")?))
+}
 
 /// Posts numbered events one after the other and keeps the numbers that were acknowledged.
 #[derive(Debug, Default)]
@@ -20,6 +27,8 @@ struct Sender {
     next: AtomicUsize,
     acknowledged: Mutex<BTreeSet<String>>,
     ended: AtomicBool,
+    /// After each post, so that a long run does not outgrow what one query may answer.
+    pause: Duration,
 }
 
 impl Sender {
@@ -32,6 +41,7 @@ impl Sender {
             let answer = request(port, &format!("{head}content-length: {}\r\n\r\n{body}", body.len()));
             if answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 202")) {
                 self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+                std::thread::sleep(self.pause);
             } else {
                 // The server is down: the next one is not tried at full speed.
                 std::thread::sleep(Duration::from_millis(5));
@@ -51,9 +61,18 @@ fn event(id: &str) -> String {
     )
 }
 
-/// Kills the server at seeded instants after it took something, each time on another part of its work.
-fn kill_and_restart(server: &mut Server, sender: &Sender, dice: &mut Dice) -> Result<()> {
-    for kill in 0..KILLS {
+/// Kills the server at seeded instants after it took something, each time on another part of its work: ten times, and on
+/// until the time is over.
+#[expect(clippy::disallowed_methods, reason = "a long run ends by the clock")]
+fn kill_and_restart(server: &mut Server, sender: &Sender, dice: &mut Dice, most: Duration) -> Result<()> {
+    let begin = Instant::now();
+    for kill in 0.. {
+        if kill >= KILLS && begin.elapsed() >= most {
+            break;
+        }
+        if kill % 50 == 49 {
+            println!("{} min: {kill} kills, {} events acknowledged", begin.elapsed().as_secs() / 60, sender.acknowledged());
+        }
         let before = sender.acknowledged();
         wait_for("an event to be acknowledged", 20, || Ok((sender.acknowledged() > before).then_some(())))?;
         std::thread::sleep(Duration::from_millis(dice.below(700)));
@@ -76,15 +95,26 @@ fn recount(server: &Server) -> Result<()> {
 
 #[test]
 fn what_was_acknowledged_survives_ten_kills_once() -> Result<()> {
-    let seed = 20_261_123;
-    let mut server = Server::start("kill_nine", OPEN)?;
-    let sender = Sender::default();
+    survives_ten_kills("kill_nine", OPEN, 20_261_123)
+}
+
+#[test]
+fn what_kafka_acknowledged_survives_ten_kills_once() -> Result<()> {
+    let broker = Broker::shared()?;
+    let config = format!("{OPEN}log: {{kafka: \"{}\", topic: kiro.kill, partitions: 3}}\n", broker.address);
+    survives_ten_kills("kill_nine_kafka", &config, 20_261_124)
+}
+
+fn survives_ten_kills(test: &str, config: &str, seed: u64) -> Result<()> {
+    let mut server = Server::start(test, config)?;
+    let minutes = soak_minutes()?.unwrap_or(0);
+    let sender = Sender { pause: Duration::from_millis(minutes.into()), ..Sender::default() };
     let port = server.http;
     std::thread::scope(|scope| {
         for _ in 0..SENDERS {
             scope.spawn(|| sender.run(port));
         }
-        let result = kill_and_restart(&mut server, &sender, &mut Dice(seed));
+        let result = kill_and_restart(&mut server, &sender, &mut Dice(seed), Duration::from_mins(minutes.into()));
         sender.ended.store(true, Ordering::Relaxed);
         result
     })

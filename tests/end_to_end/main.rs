@@ -1,9 +1,19 @@
 //! The product end to end: the real `kirolinterd` and `kirolinter` as processes, on directories and ports of their own.
 
 mod bad_input;
+mod bad_start;
+mod commands;
 mod doors;
+mod exporter;
+mod folds;
 mod gates;
+mod github;
 mod history;
+mod http;
+mod imports;
+mod kafka;
 mod kill_nine;
+mod outbox;
 mod restart;
 mod server;
+mod tenants;

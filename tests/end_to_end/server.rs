@@ -83,26 +83,59 @@ impl Answer {
 pub(crate) struct Server {
     pub(crate) dir: PathBuf,
     pub(crate) http: u16,
-    pg: u16,
+    pub(crate) pg: u16,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts a server with a configuration, and waits until it is ready.
     pub(crate) fn start(test: &str, config: &str) -> Result<Self> {
-        let mut server = Self { dir: directory(test)?, http: free_port()?, pg: free_port()?, child: None };
-        std::fs::write(server.dir.join("kirolinter.yaml"), config)?;
+        let mut server = Self::prepare(test, config)?;
         server.up()?;
+        Ok(server)
+    }
+
+    /// A server with its directory and configuration that does not run yet.
+    pub(crate) fn prepare(test: &str, config: &str) -> Result<Self> {
+        let server = Self { dir: directory(test)?, http: free_port()?, pg: free_port()?, child: None };
+        std::fs::write(server.dir.join("kirolinter.yaml"), config)?;
         Ok(server)
     }
 
     /// Starts it again on its directory, with the same ports.
     pub(crate) fn up(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.ready(30)
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn spawn(&mut self) -> Result<()> {
+        let command = self.command(&self.data(), self.http, self.pg)?;
+        self.run(command)
+    }
+
+    /// The same by another program, which is given the server's command line as its last arguments and becomes it.
+    pub(crate) fn spawn_by(&mut self, mut launcher: Command) -> Result<()> {
+        let command = self.command(&self.data(), self.http, self.pg)?;
+        launcher.current_dir(&self.dir).arg(command.get_program()).args(command.get_args());
+        self.run(launcher)
+    }
+
+    fn run(&mut self, mut command: Command) -> Result<()> {
         ensure!(self.child.is_none(), "the server runs already");
         let log = File::options().create(true).append(true).open(self.dir.join("server.log"))?;
-        let mut command = self.command(&self.data(), self.http, self.pg)?;
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
-        wait_for("the server to be ready", 30, || {
+        Ok(())
+    }
+
+    /// The id of its process.
+    pub(crate) fn id(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the server does not run")?.id())
+    }
+
+    /// Waits until it can serve.
+    pub(crate) fn ready(&mut self, seconds: u32) -> Result<()> {
+        wait_for("the server to be ready", seconds, || {
             if let Some(status) = self.child.as_mut().context("no child")?.try_wait()? {
                 bail!("the server ended with {status}: see {}", self.dir.join("server.log").display());
             }

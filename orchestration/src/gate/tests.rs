@@ -47,12 +47,12 @@ fn request(parameters: &[(&str, &str)]) -> GateRequest {
 
 /// A gate of SQL criteria: name, weight, key, dry run; all pass at `<= 10`, warn at `<= 20`.
 fn gate(criteria: &[(&str, f64, bool, bool)]) -> Gate {
-    let mut yaml = String::from("version: 1\ngates:\n- name: g\n  type: pre_merge\n  criteria:\n");
+    let mut lines = vec!["version: 1\ngates:\n- name: g\n  type: pre_merge\n  criteria:".to_owned()];
     for (name, weight, key, dry_run) in criteria {
-        yaml.push_str(&format!("  - {{name: {name}, weight: {weight}, key: {key}, dry_run: {dry_run}, "));
-        yaml.push_str("sql: select 1, pass: ['<= 10'], warning: ['<= 20']}\n");
+        let rest = "sql: select 1, pass: ['<= 10'], warning: ['<= 20']";
+        lines.push(format!("  - {{name: {name}, weight: {weight}, key: {key}, dry_run: {dry_run}, {rest}}}"));
     }
-    GateFile::parse(&yaml).expect("a gate").gates.remove(0)
+    GateFile::parse(&lines.join("\n")).expect("a gate").gates.remove(0)
 }
 
 fn value(criterion: &str, value: Value) -> Measurement {
@@ -60,8 +60,8 @@ fn value(criterion: &str, value: Value) -> Measurement {
     Measurement { criterion: criterion.to_owned(), measured }
 }
 
-fn decided(gate: &Gate, measurements: Vec<Measurement>) -> GateDecision {
-    decide(gate, &request(&[]), &measurements, Micros(7), OffsetVector::default())
+fn decided(gate: &Gate, measurements: &[Measurement]) -> GateDecision {
+    decide(gate, &request(&[]), measurements, Micros(7), OffsetVector::default())
 }
 
 fn risk(score: f64) -> RiskAssessment {
@@ -164,7 +164,7 @@ gates:
 
 #[test]
 fn refuses_what_is_no_yaml_or_too_much_of_it() {
-    let bomb = format!("a: &a [x]\n{}", (0..2000).map(|n| format!("b{n}: [*a, *a]\n")).collect::<String>());
+    let bomb = format!("a: &a [x]\n{}", (0..2000).map(|n| format!("b{n}: [*a, *a]")).collect::<Vec<_>>().join("\n"));
     let deep = format!("gates: {}{}", "[".repeat(200), "]".repeat(200));
     let large = format!("version: 1\n# {}", "x".repeat(2 << 20));
     for yaml in ["", "gates: [", "version: 1\nversion: 1\ngates: []", "- 1", &bomb, &deep, &large, "version: 1"] {
@@ -202,8 +202,9 @@ fn conditions() {
 #[test]
 fn scores_and_keys() {
     use Verdict::{Failed, Inconclusive, Passed, Warning};
-    // weights and keys, values (null is no data), verdict, score
-    let cases: &[(&[(f64, bool)], &[Value], Verdict, f64)] = &[
+    /// Weights and keys, values (null is no data), verdict, score.
+    type Case<'c> = (&'c [(f64, bool)], &'c [Value], Verdict, f64);
+    let cases: &[Case<'_>] = &[
         (&[(1.0, false)], &[json!(10)], Passed, 1.0),
         (&[(1.0, false)], &[json!(15)], Failed, 0.5),
         (&[(1.0, false)], &[json!(21)], Failed, 0.0),
@@ -222,8 +223,8 @@ fn scores_and_keys() {
     for (criteria, values, verdict, score) in cases {
         let named: Vec<_> = criteria.iter().zip(["a", "b", "c"]).map(|((weight, key), name)| (name, *weight, *key, false)).collect();
         let gate = gate(&named);
-        let measurements = named.iter().zip(*values).map(|((name, ..), v)| value(name, v.clone())).collect();
-        let decision = decided(&gate, measurements);
+        let measurements: Vec<_> = named.iter().zip(*values).map(|((name, ..), v)| value(name, v.clone())).collect();
+        let decision = decided(&gate, &measurements);
         assert_eq!(decision.verdict, *verdict, "{criteria:?} {values:?}: {}", decision.message);
         assert!((decision.score - score).abs() < 1e-9, "{criteria:?} {values:?}: {}", decision.score);
         let status = if matches!(verdict, Passed | Warning) { Status::Passed } else { Status::Failed };
@@ -251,8 +252,8 @@ fn no_answer_is_inconclusive_and_says_why() {
         (Some(Measured::Error { reason: "syntax".to_owned() }), "failed: syntax"),
         (Some(Measured::Unavailable { reason: "timed out".to_owned() }), "unavailable: timed out"),
     ] {
-        let measurements = measured.into_iter().map(|measured| Measurement { criterion: "a".to_owned(), measured }).collect();
-        let decision = decided(&gate, measurements);
+        let measurements: Vec<_> = measured.into_iter().map(|measured| Measurement { criterion: "a".to_owned(), measured }).collect();
+        let decision = decided(&gate, &measurements);
         assert_eq!((decision.verdict, decision.status), (Verdict::Inconclusive, Status::Failed), "{reason}");
         assert!(decision.criteria[0].reason.contains(reason), "{:?} has no {reason:?}", decision.criteria[0].reason);
         assert!(decision.message.contains(reason), "{}", decision.message);
@@ -270,22 +271,22 @@ fn reasons_show_figures_that_agree_with_the_verdict() {
         (json!(20.333_333_333), "20.3333 is not <= 10"),
         (json!(1_234_567.891), "1234568 is not <= 10"),
     ] {
-        assert_eq!(decided(&gate, vec![value("a", found)]).criteria[0].reason, reason);
+        assert_eq!(decided(&gate, &[value("a", found)]).criteria[0].reason, reason);
     }
-    let decision = decided(&gate, vec![value("a", json!(15))]);
+    let decision = decided(&gate, &[value("a", json!(15))]);
     assert_eq!(decision.message, "gate `g`: failed, score 50 %, 90 % needed; `a` warning: 15 is not <= 10 but <= 20");
 }
 
 #[test]
 fn dry_runs_show_and_do_not_count() {
     let gate = gate(&[("a", 1.0, false, false), ("b", 9.0, true, true)]);
-    let decision = decided(&gate, vec![value("a", json!(1)), value("b", json!(99))]);
+    let decision = decided(&gate, &[value("a", json!(1)), value("b", json!(99))]);
     assert_eq!((decision.verdict, decision.score), (Verdict::Passed, 1.0));
     assert_eq!((decision.criteria[1].verdict, decision.criteria[1].is_key), (Verdict::Failed, false));
     assert!(decision.criteria[1].reason.starts_with("dry run"), "{}", decision.criteria[1].reason);
     let mut whole = gate.clone();
     whole.dry_run = true;
-    let decision = decided(&whole, vec![value("a", json!(99))]);
+    let decision = decided(&whole, &[value("a", json!(99))]);
     assert_eq!((decision.verdict, decision.status), (Verdict::Failed, Status::Passed));
     assert!(decision.message.contains("dry run"));
 }
