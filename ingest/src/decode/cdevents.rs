@@ -1,5 +1,8 @@
 //! CDEvents 0.5 and 0.6-draft: checked against the official schemas, then mapped to our subjects.
 //!
+//! The outcome of a task run is any text in 0.5 and one of four words in the draft, under one version: any text is taken. What
+//! [`Outcome::of_provider`] knows fills `outcome`; a word that is not one of the four stays in `status` as it came.
+//!
 //! Laxer than the schemas, so that newer senders keep working: a type is known by subject, predicate and major version; with a
 //! newer minor version than the table's, unknown fields of `subject.content` are taken. Stricter: times lie
 //! between 1970 and 9999.
@@ -201,8 +204,11 @@ fn fill<'a>(event: &mut Event<'a>, content: Json<'a>, subject: &str, predicate: 
             _ => None,
         };
         if let Some(text) = text {
-            let known = key != "outcome" || Outcome::parse(&text).is_some();
-            put(event, &key, if known { columns } else { &["status"] }, text);
+            let is_free = key == "outcome" && Outcome::parse(&text).is_none();
+            if let Some(outcome) = Outcome::of_provider(&text).filter(|_| is_free && event.spec().field("outcome").is_some()) {
+                event.set("outcome", Value::text(outcome.as_str()));
+            }
+            put(event, &key, if is_free { &["status"] } else { columns }, text);
         }
         value.flatten(&key, &mut event.attributes)?;
     }

@@ -37,6 +37,8 @@ for path in sorted(glob.glob(os.path.join(HERE, "schemas", "*.json"))):
     properties = json.load(open(path))["properties"]
     context, subject = properties["context"]["properties"], properties["subject"]["properties"]
     name, predicate, version = context["type"]["default"].removeprefix("dev.cdevents.").split(".", 2)
+    if (name, predicate) == ("taskrun", "finished"):  # 0.5 has any text under the version that the draft gives a list of words
+        subject["content"]["properties"]["outcome"].pop("enum", None)
     major, minor, _ = version.split(".")
     assert set(context) == {"specversion", "id", "source", "type", "timestamp", "schemaUri", "chainId", "links"}
     plain = {"type": "string"}

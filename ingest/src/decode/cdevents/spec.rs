@@ -181,11 +181,7 @@ const N24: Node = Node::Object {
         Field { name: "taskName", required: false, node: Node::Text { filled: false, form: Form::Any, words: &[] } },
         Field { name: "uri", required: false, node: Node::Text { filled: false, form: Form::Uri, words: &[] } },
         Field { name: "pipelineRun", required: false, node: N4 },
-        Field {
-            name: "outcome",
-            required: false,
-            node: Node::Text { filled: false, form: Form::Any, words: &["success", "failure", "cancel", "error"] },
-        },
+        Field { name: "outcome", required: false, node: Node::Text { filled: false, form: Form::Any, words: &[] } },
         Field { name: "errors", required: false, node: Node::Text { filled: false, form: Form::Any, words: &[] } },
     ],
 };
