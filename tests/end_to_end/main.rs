@@ -15,5 +15,6 @@ mod kafka;
 mod kill_nine;
 mod outbox;
 mod restart;
+mod roles;
 mod server;
 mod tenants;
