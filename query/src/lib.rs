@@ -17,6 +17,7 @@ mod error;
 mod functions;
 mod gate;
 mod information;
+mod narrow;
 mod parameters;
 mod provider;
 pub mod psql;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider};
+use datafusion::common::tree_node::Transformed;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -157,7 +158,8 @@ impl Query {
             let (state, plan, offsets) = engine.plan(&request, door).await?;
             let plan = bind(plan, &request.parameters)?;
             let physical = state.create_physical_plan(&plan).await.map_err(Error::of_plan)?;
-            let physical = watch(physical, &watcher).map_err(Error::of_plan)?;
+            let width = engine.config.memory / state.config_options().execution.batch_size.get();
+            let physical = watch(physical, &watcher, width).map_err(Error::of_plan)?;
             let schema = physical.schema();
             let rows = execute_stream(physical, state.task_ctx()).map_err(|e| Error::of_run(e, engine.config.memory))?;
             Ok((schema, offsets, rows, place))
@@ -215,7 +217,7 @@ impl Query {
         let state = self.session(base, Catalog { tables, system })?;
         let plan = state.statement_to_plan(statement).await.map_err(Error::of_plan)?;
         check_plan(&plan)?;
-        Ok((state, plan, offsets))
+        Ok((state, without_nulls_first(plan).map_err(Error::of_plan)?, offsets))
     }
 
     fn parse_psql(&self, sql: &str) -> Result<Statement> {
@@ -249,6 +251,19 @@ impl SqlEngine for Query {
     async fn query(self: Arc<Self>, request: SqlRequest) -> Result<SqlAnswer, PortError> {
         self.ask(request, Door::Api).await.map_err(PortError::of)
     }
+}
+
+/// Nulls come first where an order is descending, as in PostgreSQL. Where a column has none, the engine need not look for them:
+/// the bound of a top-k then is a plain comparison, which leaves out files and row groups.
+fn without_nulls_first(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    let plan = plan.transform_down_with_subqueries(|node| {
+        let LogicalPlan::Sort(mut sort) = node else { return Ok(Transformed::no(node)) };
+        for by in &mut sort.expr {
+            by.nulls_first &= by.expr.nullable(sort.input.schema().as_ref())?;
+        }
+        Ok(Transformed::yes(LogicalPlan::Sort(sort)))
+    });
+    plan.map(|plan| plan.data)
 }
 
 fn catalogs(catalog: Catalog) -> Arc<dyn CatalogProviderList> {

@@ -42,6 +42,9 @@ const OTHERS: &[&str] = &[
     "SELECT count(*) FROM (SELECT a.value FROM g a, g b EXCEPT SELECT 1)",
     "SELECT count(*) FROM (SELECT a.value FROM g a, g b INTERSECT SELECT c.value + 2000000 FROM g c)",
     "SELECT count(*) FROM g a, g b WHERE regexp_like(a.value::text || b.value::text, '(1|2|3)+(4|5)*x$')",
+    "SELECT count(array_length(a.w)) FROM (SELECT array_agg(value) AS w FROM g) a, g b",
+    "SELECT sum(length(a.w)) FROM (SELECT string_agg(repeat('x', 100), '') AS w FROM g) a, g b",
+    "SELECT sum(length(a.w || b.value::text)) FROM (SELECT string_agg('x', '') AS w FROM g) a JOIN g b ON length(a.w) <> b.value",
     "SELECT sum(abs(sin(a.value * b.value))) FROM g a, g b",
 ];
 

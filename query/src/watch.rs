@@ -22,7 +22,9 @@ use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder, PiecewiseMergeJoinExec, SortMergeJoinExec,
 };
 use datafusion::physical_plan::unnest::UnnestExec;
-use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, PhysicalExpr, ReplaceChildrenOptions};
+
+use crate::narrow::NarrowExec;
 
 /// Whether an answer is still wanted.
 #[derive(Debug, Default)]
@@ -39,9 +41,16 @@ impl Wanted {
     }
 }
 
-/// The plan, looked after.
-pub(crate) fn watch(plan: Arc<dyn ExecutionPlan>, wanted: &Arc<Wanted>) -> Result<Arc<dyn ExecutionPlan>> {
+/// The plan, looked after; `width` is what a row that is repeated may have, in bytes.
+pub(crate) fn watch(plan: Arc<dyn ExecutionPlan>, wanted: &Arc<Wanted>, width: usize) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        let joins = node.is::<NestedLoopJoinExec>() || node.is::<HashJoinExec>() || is_multiplier(node.as_ref());
+        if !joins {
+            return Ok(Transformed::no(node));
+        }
+        let inputs = node.children().into_iter().map(|input| Arc::new(NarrowExec::new(Arc::clone(input), width)) as Arc<dyn ExecutionPlan>);
+        let inputs = inputs.collect();
+        let node = node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
         let watched: Arc<dyn ExecutionPlan> = if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
             let filter = join.filter().cloned().or_else(|| always(join.left(), join.right()));
             Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(filter.map(|f| looked_at(&f, wanted))).build()?)
@@ -54,10 +63,8 @@ pub(crate) fn watch(plan: Arc<dyn ExecutionPlan>, wanted: &Arc<Wanted>) -> Resul
                 Some(filter) => join.builder().with_filter(Some(looked_at(&filter, wanted))).build_exec()?,
                 None => node,
             }
-        } else if is_multiplier(node.as_ref()) {
-            node
         } else {
-            return Ok(Transformed::no(node));
+            node
         };
         Ok(Transformed::yes(Arc::new(CooperativeExec::new(watched)) as Arc<dyn ExecutionPlan>))
     })

@@ -1,5 +1,6 @@
 //! Faults as PostgreSQL's clients know them: a severity, an SQLSTATE, a text and our code as detail.
 
+use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use kiro_schemas::Fault;
@@ -27,8 +28,13 @@ pub(super) fn of_query(error: &Error) -> PgWireError {
 
 /// What a question met while its rows were read.
 pub(super) fn of_fault(fault: &impl Fault) -> PgWireError {
-    let is_division = fault.code() == "KIR-0406" && fault.to_string().contains("Divide by zero");
-    with_code(if is_division { "22012" } else { of_code(fault.code()) }, fault)
+    let told = fault.to_string();
+    let state = match fault.code() {
+        "KIR-0406" if told.contains("Divide by zero") => "22012",
+        "KIR-0406" if told.contains("Cast error") || told.contains("Parser error") => "22P02",
+        code => of_code(code),
+    };
+    with_code(state, fault)
 }
 
 fn with_code(state: &str, fault: &impl Fault) -> PgWireError {
@@ -46,6 +52,11 @@ fn of_plan(error: &DataFusionError) -> &'static str {
         },
         DataFusionError::Plan(text) if text.contains("table") && text.contains("not found") => "42P01",
         DataFusionError::Plan(text) if text.contains("Invalid function") => "42883",
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+            ArrowError::DivideByZero => "22012",
+            _ => "42804",
+        },
         DataFusionError::NotImplemented(_) => "0A000",
         _ => "42804",
     }

@@ -292,3 +292,71 @@ async fn grafana_finds_tables_and_times() {
         assert!(answer.contains(part), "{sql} says {answer:?}");
     }
 }
+
+/// Binds one value to a statement; what is told.
+async fn bound(stream: &mut TcpStream, sql: &str, kind: u32, is_binary: bool, value: Option<&[u8]>) -> Vec<u8> {
+    let length = value.map_or(-1, |v| i32::try_from(v.len()).expect("a length")).to_be_bytes();
+    let format = u16::from(is_binary).to_be_bytes();
+    let parts = [
+        message(b"P", &[b"\0", sql.as_bytes(), b"\0\0\x01", &kind.to_be_bytes()]),
+        message(b"B", &[b"\0\0\0\x01", &format, b"\0\x01", &length, value.unwrap_or_default(), b"\0\0"]),
+        message(b"D", &[b"P\0"]),
+        message(b"E", &[b"\0\0\0\0\0"]),
+        message(b"S", &[]),
+    ];
+    extended(stream, &parts).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_all_types_are_bound() {
+    let running = start(true, 10).await;
+    let (mut stream, _) = open(&running).await;
+    let by_time = "SELECT run_id FROM pipeline_runs WHERE recorded_at = $1";
+    let (second, day) = ((1 - 946_684_800_000_000_i64).to_be_bytes(), 9_497_i32.to_be_bytes());
+    let binary: &[(&str, u32, &[u8], &str)] = &[
+        ("SELECT $1::text || '!'", 25, b"it's", "it's!"),
+        ("SELECT $1::bigint + 1", 20, &41_i64.to_be_bytes(), "42"),
+        ("SELECT $1::int + 1", 23, &41_i32.to_be_bytes(), "42"),
+        ("SELECT $1::smallint + 1", 21, &41_i16.to_be_bytes(), "42"),
+        ("SELECT $1::double precision * 2", 701, &1.25_f64.to_be_bytes(), "2.5"),
+        ("SELECT $1::real * 2", 700, &1.25_f32.to_be_bytes(), "2.5"),
+        ("SELECT NOT $1::boolean", 16, &[1], "f"),
+        (by_time, 1184, &second, "1"),
+        ("SELECT $1::date", 1082, &day, "2026-01-01"),
+        ("SELECT $1::timestamp", 1114, &0_i64.to_be_bytes(), "2000-01-01 00:00:00.000000"),
+        ("SELECT run_id FROM pipeline_runs ORDER BY 1 LIMIT $1", 20, &1_i64.to_be_bytes(), "1"),
+    ];
+    let text: &[(&str, &[u8], &str)] = &[
+        ("SELECT $1::text || '!'", b"it's", "it's!"),
+        ("SELECT $1::bigint", b"-9223372036854775808", "-9223372036854775808"),
+        ("SELECT $1::double precision", b"NaN", "NaN"),
+        ("SELECT $1::numeric(10, 2)", b"12.5", "12.50"),
+        ("SELECT $1::boolean", b"t", "t"),
+        (by_time, b"1970-01-01 00:00:00.000001+00", "1"),
+        (by_time, b"1970-01-01T00:00:00.000002Z", "2"),
+        ("SELECT $1::date", b"2026-01-01", "2026-01-01"),
+    ];
+    for (sql, kind, value, cell) in binary {
+        let told = bound(&mut stream, sql, *kind, true, Some(value)).await;
+        has_cell(&told, cell, &format!("{sql} in binary"));
+    }
+    for (sql, value, cell) in text {
+        let told = bound(&mut stream, sql, 0, false, Some(value)).await;
+        has_cell(&told, cell, &format!("{sql} as text"));
+    }
+    has_cell(&bound(&mut stream, "SELECT $1::bigint IS NULL", 20, true, None).await, "t", "null");
+    for (sql, kind, is_binary, value, state) in [
+        ("SELECT $1::bigint", 0, false, b"x".as_slice(), "22P02"),
+        ("SELECT $1::text", 25, false, b"\xff", "22021"),
+        ("SELECT $1::bigint", 20, true, b"\0\0", "08P01"),
+    ] {
+        let told = String::from_utf8_lossy(&bound(&mut stream, sql, kind, is_binary, Some(value)).await).into_owned();
+        assert!(told.contains("SERROR\0") && told.contains(state), "{sql}: {told}");
+    }
+}
+
+fn has_cell(told: &[u8], cell: &str, what: &str) {
+    let length = u32::try_from(cell.len()).expect("a length").to_be_bytes();
+    let row = message(b"D", &[b"\0\x01", &length, cell.as_bytes()]);
+    assert!(told.windows(row.len()).any(|w| w == row), "{what}: {:?} is not in {:?}", cell, String::from_utf8_lossy(told));
+}

@@ -168,6 +168,12 @@ async fn errors_have_their_state() {
         ("INSERT INTO pipeline_runs VALUES (1)", "25006"),
         ("SELECT 1; DROP TABLE pipeline_runs", "25006"),
         ("SELECT 1/0", "22012"),
+        ("SELECT 'x'::bigint", "22P02"),
+        ("SELECT branch::bigint FROM pipeline_runs", "22P02"),
+        ("SELECT nothing(1)", "42883"),
+        ("SELECT 1 FROM pipeline_runs a, pipeline_runs b WHERE run_id = '1'", "42702"),
+        ("SELECT levenshtein('a', 'b')", "25006"),
+        ("SELECT value FROM generate_series(1, 1000000) a CROSS JOIN generate_series(1, 9) b", "42702"),
     ] {
         let told = error(&running, sql).await;
         assert!(told.contains(state), "{sql}: {told}");
