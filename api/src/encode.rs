@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::writer::LineDelimited;
-use arrow::json::{Writer, WriterBuilder};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::json::writer::{NullableEncoder, make_encoder};
+use arrow::json::{Encoder as JsonEncoder, EncoderFactory, EncoderOptions, Writer, WriterBuilder};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -163,39 +163,74 @@ impl Encoder {
 }
 
 fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer: Writer<Vec<u8>, LineDelimited> = WriterBuilder::new().with_explicit_nulls(true).build(Vec::new());
+    let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(Floats));
+    let mut writer: Writer<Vec<u8>, LineDelimited> = builder.build(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
     Ok(writer.into_inner())
 }
 
-/// CSV has no nested values: they are written as text.
+/// Writes what JSON has no number for as PostgreSQL does: `"NaN"`, `"Infinity"`, `"-Infinity"`. It would be null otherwise.
+#[derive(Debug)]
+struct Floats;
+
+impl EncoderFactory for Floats {
+    fn make_default_encoder<'a>(
+        &self,
+        _field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        Ok(non_finite(array).map(|values| NullableEncoder::new(Box::new(Doubles(values)), values.nulls().cloned())))
+    }
+}
+
+/// The floats of a column if some of them are no numbers.
+fn non_finite(array: &dyn Array) -> Option<&Float64Array> {
+    array.as_primitive_opt::<Float64Type>().filter(|values| values.values().iter().any(|value| !value.is_finite()))
+}
+
+struct Doubles<'a>(&'a Float64Array);
+
+impl JsonEncoder for Doubles<'_> {
+    fn encode(&mut self, at: usize, out: &mut Vec<u8>) {
+        let value = self.0.value(at);
+        let text = match value {
+            f64::INFINITY => "\"Infinity\"".to_owned(),
+            f64::NEG_INFINITY => "\"-Infinity\"".to_owned(),
+            value if value.is_nan() => "\"NaN\"".to_owned(),
+            value => serde_json::Value::from(value).to_string(),
+        };
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// CSV has no nested values: they are written as JSON. Floats that are no numbers have the same names as there.
 fn csv(batch: &RecordBatch, has_header: bool) -> Result<Vec<u8>, ArrowError> {
-    let flat: Vec<(Field, ArrayRef)> = batch
-        .schema()
-        .fields()
-        .iter()
-        .zip(batch.columns())
-        .map(
-            |(field, column)| {
-                if column.data_type().is_nested() { text_of(field, column) } else { Ok((field.as_ref().clone(), Arc::clone(column))) }
-            },
-        )
-        .collect::<Result<_, ArrowError>>()?;
-    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = flat.into_iter().unzip();
-    let schema = Arc::new(Schema::new(fields));
+    let is_flat = |column: &ArrayRef| !column.data_type().is_nested() && non_finite(column).is_none();
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let kind = if is_flat(column) { column.data_type().clone() } else { DataType::Utf8 };
+        fields.push(Field::new(field.name(), kind, true));
+        columns.push(if is_flat(column) { Arc::clone(column) } else { json_texts(field, column)? });
+    }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let flat = RecordBatch::try_new_with_options(schema, columns, &options)?;
+    let flat = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
     let mut out = Vec::new();
     arrow::csv::WriterBuilder::new().with_header(has_header).build(&mut out).write(&flat)?;
     Ok(out)
 }
 
-fn text_of(field: &Field, column: &ArrayRef) -> Result<(Field, ArrayRef), ArrowError> {
-    let options = FormatOptions::default();
-    let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
-    let texts: StringArray = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string())).collect();
-    Ok((Field::new(field.name(), DataType::Utf8, true), Arc::new(texts)))
+/// The values of a column as JSON; texts without their quotes.
+fn json_texts(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Floats));
+    let mut encoder = make_encoder(field, column, &options)?;
+    let mut text = |row: usize| {
+        let mut out = Vec::new();
+        encoder.encode(row, &mut out);
+        String::from_utf8_lossy(out.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(&out)).into_owned()
+    };
+    Ok(Arc::new((0..column.len()).map(|row| column.is_valid(row).then(|| text(row))).collect::<StringArray>()))
 }
 
 /// The SQL name of a type.
