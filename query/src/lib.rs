@@ -5,9 +5,9 @@
 //! Entry points: [`Query`] (a [`kiro_ports::SqlEngine`]) and [`psql::serve`], the psql wire.
 //!
 //! ```text
-//! SQL ─► limits ─► parser ─► gate ─► plan ─► stream (time, rows, memory) ─► answer
+//! SQL ─► limits ─► parser ─► gate ─► plan ─► watch ─► stream (time, rows, memory; own threads) ─► answer
 //!                             ▲        │
-//! View ─► catalog: files ∪ tail ∪ open, each filtered by tenant and `as of`
+//! View ─► catalog: files ∪ tail ∪ open, each filtered by tenant and `as of`; corrections kept in memory
 //! ```
 
 mod answer;
