@@ -64,7 +64,10 @@ impl Default for Limits {
 /// Who is counted: the token where there is one, else the address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
-    Token { tenant: String, name: String },
+    Token {
+        tenant: String,
+        name: String,
+    },
     Address(Option<IpAddr>),
     /// All whom there is no room to remember.
     Others,

@@ -35,7 +35,11 @@ impl Telemetry {
             requests: counters("kiro_http_requests_total", "Requests by route and status class.", &["route", "status"])?,
             seconds: HistogramVec::new(options, &["route"])?,
             refused: IntCounter::new("kiro_http_refused_total", "Requests refused for want of a token or a role.")?,
-            limited: counters("kiro_http_limited_total", "Requests refused because the quota of the caller was used up, by class.", &["class"])?,
+            limited: counters(
+                "kiro_http_limited_total",
+                "Requests refused because the quota of the caller was used up, by class.",
+                &["class"],
+            )?,
         };
         for class in [Class::Ingest, Class::Query] {
             telemetry.limited.with_label_values(&[class.as_str()]);

@@ -91,10 +91,16 @@ impl Telemetry {
             dead_letters: IntCounter::new("kiro_ingest_dead_letters_total", "Records that could not be decoded.")?,
             repeats: IntCounter::new("kiro_ingest_repeats_total", "Events that were dropped because they had come before.")?,
             lag: IntGaugeVec::new(behind, AT)?,
-            stopped: IntGauge::new("kiro_ingest_stopped_partitions", "Partitions that are stopped: a part of the log is missing, or another process commits them.")?,
+            stopped: IntGauge::new(
+                "kiro_ingest_stopped_partitions",
+                "Partitions that are stopped: a part of the log is missing, or another process commits them.",
+            )?,
             tail_bytes: IntGauge::new("kiro_ingest_tail_bytes", "Memory of rows that are not in files yet.")?,
             freshness: Histogram::with_opts(fresh)?,
-            commit: HistogramVec::new(seconds("kiro_ingest_commit_seconds", "Time of a commit, of its retries too, by table."), &["table"])?,
+            commit: HistogramVec::new(
+                seconds("kiro_ingest_commit_seconds", "Time of a commit, of its retries too, by table."),
+                &["table"],
+            )?,
             rows: counters("kiro_ingest_committed_rows_total", "Rows in commits, by table.", &["table"])?,
             commit_errors: counters("kiro_ingest_commit_errors_total", "Commits that failed, by table.", &["table"])?,
             gaps: IntCounter::new("kiro_ingest_gaps_total", "Partitions that were stopped because a part of the log is missing.")?,

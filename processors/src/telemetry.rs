@@ -56,8 +56,16 @@ impl PipelineGauges {
         Ok(Self {
             recency,
             runs: IntGaugeVec::new(runs, &with("outcome"))?,
-            failure_ratio: gauges("kiro_pipeline_failure_ratio", "Failures among the failed and successful runs of these days.", &PIPELINE)?,
-            duration: gauges("kiro_pipeline_duration_seconds", "Duration of failed and successful runs of these days.", &with("percentile"))?,
+            failure_ratio: gauges(
+                "kiro_pipeline_failure_ratio",
+                "Failures among the failed and successful runs of these days.",
+                &PIPELINE,
+            )?,
+            duration: gauges(
+                "kiro_pipeline_duration_seconds",
+                "Duration of failed and successful runs of these days.",
+                &with("percentile"),
+            )?,
             queue: gauges("kiro_pipeline_queue_seconds", "Time that the runs of these days waited to start.", &with("percentile"))?,
             end: Gauge::new("kiro_pipeline_window_end_timestamp_seconds", "End of the newest day that has runs.")?,
             alone: Mutex::default(),
@@ -96,8 +104,7 @@ impl Collector for PipelineGauges {
         for recent in &window.pipelines {
             self.set(recent);
         }
-        let mut families =
-            [self.runs.collect(), self.failure_ratio.collect(), self.duration.collect(), self.queue.collect()].concat();
+        let mut families = [self.runs.collect(), self.failure_ratio.collect(), self.duration.collect(), self.queue.collect()].concat();
         if let Some(end) = window.end_seconds {
             self.end.set(end);
             families.extend(self.end.collect());

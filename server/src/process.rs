@@ -1,6 +1,6 @@
 //! The owners of the folds: whoever has the lease of a shard folds it, commits what it derives, and nobody else does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::base::Base;
 use crate::lease::Held;
 use crate::probe::Vital;
+use crate::telemetry::merged;
 
 #[cfg(test)]
 mod tests;
@@ -100,7 +101,8 @@ impl Owner {
         let base = &self.base;
         let fold = part(shard, base.config.shards, held.lease.epoch);
         let config = EngineConfig { commits_events: false, fold, ..base.engine_config() };
-        let registry = Registry::new();
+        let labels = HashMap::from([("shard".to_owned(), shard.to_string())]);
+        let registry = Registry::new_custom(None, Some(labels)).unwrap_or_default();
         register(&folding, &registry);
         let (engine, handle) = Engine::start(config, base.engine_ports(Box::new(folding), &registry)).await?;
         info!(shard, epoch = held.lease.epoch, "owner of the shard");
@@ -123,6 +125,6 @@ impl Vital for Owner {
 
     fn metrics(&self) -> Vec<MetricFamily> {
         let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
-        self.base.registry.gather().into_iter().chain(owned.values().flat_map(|o| o.registry.gather())).collect()
+        merged(self.base.registry.gather().into_iter().chain(owned.values().flat_map(|o| o.registry.gather())))
     }
 }

@@ -1,6 +1,7 @@
 //! The metrics of decisions, models, deliveries and the process itself; no other file of this crate names one.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ use kiro_schemas::gate::{GateDecision, Status, Verdict};
 use kiro_schemas::names::{MOST_NAMES, OTHER, top};
 use kiro_schemas::risk::RiskAssessment;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{debug, info, warn};
 
@@ -45,6 +47,18 @@ struct Metrics {
     models: models::Gauges,
     /// The gates with series of their own.
     gates: OnceLock<BTreeSet<String>>,
+}
+
+/// The families of several registries as those of one: each name once.
+pub(crate) fn merged(families: impl IntoIterator<Item = MetricFamily>) -> Vec<MetricFamily> {
+    let mut by_name: BTreeMap<String, MetricFamily> = BTreeMap::new();
+    for mut family in families {
+        match by_name.entry(family.name().to_owned()) {
+            Entry::Vacant(place) => drop(place.insert(family)),
+            Entry::Occupied(mut known) => known.get_mut().mut_metric().extend(family.take_metric()),
+        }
+    }
+    by_name.into_values().collect()
 }
 
 /// How a try to deliver ended.
@@ -178,14 +192,25 @@ impl Metrics {
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
         let scores = HistogramOpts::new("kiro_risk_score_ratio", "Probabilities of failure that were answered.").buckets(SCORES.to_vec());
         let metrics = Self {
-            assessments: counters("kiro_risk_assessments_total", "Risks that were assessed, by confidence and by what was served.", &["confidence", "served"])?,
+            assessments: counters(
+                "kiro_risk_assessments_total",
+                "Risks that were assessed, by confidence and by what was served.",
+                &["confidence", "served"],
+            )?,
             scores: Histogram::with_opts(scores)?,
             assess_seconds: Histogram::with_opts(seconds("kiro_risk_assess_seconds", "Time of an assessment, until it is in the log."))?,
             assess_errors: IntCounter::new("kiro_risk_errors_total", "Assessments that failed.")?,
             decisions: counters("kiro_gate_decisions_total", "Decisions, by gate, verdict and status.", &["gate", "verdict", "status"])?,
-            decide_seconds: HistogramVec::new(seconds("kiro_gate_decide_seconds", "Time of a decision, until it is in the log."), &["gate"])?,
+            decide_seconds: HistogramVec::new(
+                seconds("kiro_gate_decide_seconds", "Time of a decision, until it is in the log."),
+                &["gate"],
+            )?,
             decide_errors: IntCounter::new("kiro_gate_errors_total", "Questions to gates that gave no decision.")?,
-            deliveries: counters("kiro_outbox_deliveries_total", "Tries to deliver what decisions start, by how they ended.", &["outcome"])?,
+            deliveries: counters(
+                "kiro_outbox_deliveries_total",
+                "Tries to deliver what decisions start, by how they ended.",
+                &["outcome"],
+            )?,
             pending: IntGauge::new("kiro_outbox_pending", "Deliveries that wait.")?,
             models: models::Gauges::new()?,
             gates: OnceLock::new(),

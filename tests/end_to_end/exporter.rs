@@ -67,9 +67,10 @@ fn prometheus_and_grafana_get_what_they_ask_for() -> Result<()> {
     unknown.retain(|name| !known.contains(name.as_str()) && name != "up");
     ensure!(unknown.is_empty(), "board or rules name what is not exported: {unknown:?}");
     let asked = board.ask_everything()?;
-    ensure!(asked.0 >= 40 && asked.1 >= 10, "only {asked:?} queries of metrics and of SQL were found");
+    ensure!(asked.0 >= 45 && asked.1 >= 9, "only {asked:?} queries of metrics and of SQL were found");
     let rules = prometheus.get("/api/v1/rules")?;
-    let all: Vec<&Value> = rules["data"]["groups"].as_array().into_iter().flatten().flat_map(|g| g["rules"].as_array().into_iter().flatten()).collect();
+    let all: Vec<&Value> =
+        rules["data"]["groups"].as_array().into_iter().flatten().flat_map(|g| g["rules"].as_array().into_iter().flatten()).collect();
     ensure!(all.len() >= 10 && all.iter().all(|rule| rule["health"] == "ok" || rule["health"] == "unknown"), "{rules}");
     Ok(())
 }
@@ -99,7 +100,8 @@ fn without_a_token_nothing_is_exported() -> Result<()> {
 
 #[test]
 fn a_caller_over_its_quota_is_told_when_to_come_back() -> Result<()> {
-    let server = server("exporter_limits", "limits: {query: {requests: 5, window_seconds: 600}, ingest: {requests: 3, window_seconds: 600}}\n")?;
+    let server =
+        server("exporter_limits", "limits: {query: {requests: 5, window_seconds: 600}, ingest: {requests: 3, window_seconds: 600}}\n")?;
     let ask = |headers: &[(&str, &str)]| http::must(server.http, "GET /api/v1/gates", headers, b"");
     for left in (0..5).rev() {
         let reply = ask(&[])?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use kiro_schemas::names::{ALL_TENANTS, MOST_NAMES, OTHER, top};
 use kiro_schemas::Value;
+use kiro_schemas::names::{ALL_TENANTS, MOST_NAMES, OTHER, top};
 
 use super::{DAY, Day, Days, Sample};
 use crate::telemetry::{Recency, Recent, Window};

@@ -62,7 +62,9 @@ impl ProcessMetrics {
 
     fn read(&self) {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        for (gauge, name, unit) in [(&self.resident, "VmRSS:", 1_024), (&self.virtual_memory, "VmSize:", 1_024), (&self.threads, "Threads:", 1)] {
+        for (gauge, name, unit) in
+            [(&self.resident, "VmRSS:", 1_024), (&self.virtual_memory, "VmSize:", 1_024), (&self.threads, "Threads:", 1)]
+        {
             if let Some(value) = field(&status, name) {
                 gauge.set(value * unit);
             }

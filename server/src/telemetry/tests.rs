@@ -71,3 +71,17 @@ fn a_served_model_is_told_once() {
     assert_eq!(text.lines().filter(|l| l.starts_with("kiro_model_info{")).count(), 2);
     assert!(text.contains("predictor=\"base_rate\""), "{text}");
 }
+
+#[test]
+fn several_registries_are_exported_as_one() {
+    let shard = |number: &str| {
+        let labels = std::collections::HashMap::from([("shard".to_owned(), number.to_owned())]);
+        let registry = Registry::new_custom(None, Some(labels)).expect("a registry");
+        let counter = prometheus::IntCounter::new("a_total", "A.").expect("a counter");
+        registry.register(Box::new(counter)).expect("registered");
+        registry
+    };
+    let families = super::merged([shard("0"), shard("1")].iter().flat_map(Registry::gather));
+    let text = TextEncoder::new().encode_to_string(&families).expect("text");
+    assert_eq!(text, "# HELP a_total A.\n# TYPE a_total counter\na_total{shard=\"0\"} 0\na_total{shard=\"1\"} 0\n");
+}

@@ -87,9 +87,8 @@ impl<'a> Board<'a> {
         let full = full.replace("$__rate_interval", "1m").replace("$__range", "1h").replace("$__interval", "15s");
         ensure!(!full.contains('$'), "something is not filled in: {full}");
         let is_instant = target["instant"] == true;
-        let shown = wait_for("a number", PATIENCE_SECONDS, || {
-            Ok(self.prometheus.query(&full, is_instant)?.iter().any(has_number).then_some(()))
-        });
+        let shown =
+            wait_for("a number", PATIENCE_SECONDS, || Ok(self.prometheus.query(&full, is_instant)?.iter().any(has_number).then_some(())));
         shown.with_context(|| full)
     }
 
