@@ -24,9 +24,11 @@ const TOPIC: &str = "roles.events";
 /// Runs that arrive by Kafka, beside those that are posted.
 const PRODUCED: usize = 200;
 
+/// A run of one of seven sources, so that each shard has some.
 fn run(id: &str) -> String {
+    let source = id.bytes().map(u64::from).sum::<u64>() % 7;
     format!(
-        "{{\"subject\":\"pipeline_run\",\"transition\":\"finished\",\"source\":\"https://ci.example/roles\",\"subject_id\":\"{id}\",\
+        "{{\"subject\":\"pipeline_run\",\"transition\":\"finished\",\"source\":\"https://ci.example/roles/{source}\",\"subject_id\":\"{id}\",\
          \"time\":\"2026-03-01T00:00:00Z\",\"fields\":{{\"pipeline\":\"ci\",\"outcome\":\"success\"}}}}"
     )
 }
@@ -89,7 +91,7 @@ fn recount(lake: &Path, table: &str, key: &[&str]) -> Result<Value> {
     Answer::of(Command::new(python).arg(scripts.join("check_derived.py")).arg(lake).arg(table).args(key).output()?)?.json()
 }
 
-/// Which of two processes owns the folds, in a later epoch than one before.
+/// Which of the processes owns the first shard, in a later epoch than one before.
 fn owner(process: &mut [Process], after: u64) -> Result<(usize, u64)> {
     wait_for("an owner of the folds", 60, || {
         for (at, process) in process.iter_mut().enumerate() {
@@ -129,7 +131,7 @@ fn configure(dir: &Path, broker: &Broker, postgres: &Postgres, receiver: u16) ->
     )?;
     let config = format!(
         "auth: {{loopback_open: true}}\nlake: {{commit_interval_ms: 200}}\nlimits: {{ingest: {{requests: 0, window_seconds: 1}}}}\n\
-         log: {{kafka: \"{}\", topic: {TOPIC}}}\ncontrol: {{postgres_file: postgres.url, lease_seconds: 2}}\n\
+         log: {{kafka: \"{}\", topic: {TOPIC}}}\ncontrol: {{postgres_file: postgres.url, lease_seconds: 2}}\nfolds: {{shards: 2}}\n\
          gates_file: quality_gates.yaml\nnetwork: {{allow: [\"127.0.0.1:{receiver}\"]}}\n\
          targets: {{hook: {{kind: webhook, url: \"http://127.0.0.1:{receiver}/hook\", secret_file: hook.secret}}}}\n",
         broker.address
@@ -174,12 +176,13 @@ fn change_owners(dir: &Path, mut process: Vec<Process>, first: (usize, u64), sen
     sender.wait_more(100)?;
     let mut third = vec![Process::start(dir, "process", 2)?];
     third[0].wait_ready()?;
+    // Whoever has the first shard has both now: there was nobody else.
     rest[0].signal("STOP")?;
     let (_, epoch) = owner(&mut third, second)?;
     sender.wait_more(100)?;
     rest[0].signal("CONT")?;
     wait_for("the zombie to know that it is none", 60, || Ok((rest[0].is_waiting()?).then_some(())))?;
-    ensure!(third[0].epoch()? == Some(epoch), "the zombie took the folds back");
+    ensure!(third[0].epoch()? == Some(epoch) && third[0].owns(1)?, "the zombie took a shard back");
     sender.wait_more(100)?;
     rest.append(&mut third);
     Ok(rest)

@@ -69,11 +69,16 @@ impl Process {
         wait_for(&format!("{name} to be ready"), 60, || self.state()).map(drop)
     }
 
-    /// The epoch in which it owns the folds, if it does.
+    /// The epoch in which it owns the first shard, if it does.
     pub(super) fn epoch(&mut self) -> Result<Option<u64>> {
         let Some(state) = self.state()? else { return Ok(None) };
-        let Some((_, epoch)) = state.split_once("owner of shard 0 in epoch ") else { return Ok(None) };
-        Ok(Some(epoch.trim().parse()?))
+        let Some((_, epoch)) = state.split_once("shard 0 in epoch ") else { return Ok(None) };
+        Ok(Some(epoch.chars().take_while(char::is_ascii_digit).collect::<String>().parse()?))
+    }
+
+    /// Whether it owns a shard.
+    pub(super) fn owns(&mut self, shard: u32) -> Result<bool> {
+        Ok(self.state()?.is_some_and(|state| state.contains(&format!("shard {shard} in epoch "))))
     }
 
     /// Whether it runs and owns nothing.
