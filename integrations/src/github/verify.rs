@@ -91,7 +91,16 @@ mod tests {
             assert_eq!(verify(&ours, &signed(&other), b"Hello, World!"), Err(Refusal::Mismatch), "digit {digit}");
         }
         let bare = bare();
-        for form in ["", "sha256=", bare, &format!("sha1={bare}"), &format!("sha256={}", bare.trim_end_matches('7')), &format!("{SIGNATURE}0"), "sha256=zz", "SHA256=00"] {
+        for form in [
+            "",
+            "sha256=",
+            bare,
+            &format!("sha1={bare}"),
+            &format!("sha256={}", bare.trim_end_matches('7')),
+            &format!("{SIGNATURE}0"),
+            "sha256=zz",
+            "SHA256=00",
+        ] {
             assert_eq!(verify(&ours, &signed(form), b"Hello, World!"), Err(Refusal::BadForm), "{form}");
         }
         assert_eq!(verify(&ours, &Headers::new(), b"Hello, World!"), Err(Refusal::NoSignature));

@@ -67,8 +67,11 @@ impl Outbox for Store {
             with_pool!(&self.pool, db => sqlx::query_as(sql).bind(before.0).bind(i64::from(limit)).fetch_all(db).await)
                 .map_err(Error::query("list held deliveries"))
                 .map_err(PortError::of)?;
-        let delivery = |(key, tenant, target, payload): (String, String, String, String)| {
-            NewDelivery { key, tenant: Tenant::new(tenant), target, payload }
+        let delivery = |(key, tenant, target, payload): (String, String, String, String)| NewDelivery {
+            key,
+            tenant: Tenant::new(tenant),
+            target,
+            payload,
         };
         Ok(rows.into_iter().map(delivery).collect())
     }

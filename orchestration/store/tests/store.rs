@@ -146,9 +146,8 @@ async fn outbox_conforms(store: &Store) {
 }
 
 async fn leases_conform(store: &Store) {
-    let take = async |holder: &str, now: i64, until: i64| {
-        store.take_lease("fold/0", holder, NOW.plus(now), NOW.plus(until)).await.expect("asked")
-    };
+    let take =
+        async |holder: &str, now: i64, until: i64| store.take_lease("fold/0", holder, NOW.plus(now), NOW.plus(until)).await.expect("asked");
     let first = take("a", 0, 10).await.expect("free");
     assert_eq!((first.epoch, store.lease("fold/0").await.expect("read")), (1, Some(first.clone())));
     assert_eq!(take("b", 9, 19).await, None, "a has it");
