@@ -348,7 +348,7 @@ async fn values_of_all_types_are_bound() {
     for (sql, kind, is_binary, value, state) in [
         ("SELECT $1::bigint", 0, false, b"x".as_slice(), "22P02"),
         ("SELECT $1::text", 25, false, b"\xff", "22021"),
-        ("SELECT $1::bigint", 20, true, b"\0\0", "08P01"),
+        ("SELECT $1::bigint", 20, true, b"\0\0", "22P02"),
     ] {
         let told = String::from_utf8_lossy(&bound(&mut stream, sql, kind, is_binary, Some(value)).await).into_owned();
         assert!(told.contains("SERROR\0") && told.contains(state), "{sql}: {told}");
