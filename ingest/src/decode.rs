@@ -80,7 +80,7 @@ impl Decoder {
 
     fn read<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
         match header(headers, "kiro-format") {
-            Some("native") => return Ok(vec![self.native(bytes)?]),
+            Some("native") => return Ok(vec![native(bytes)?]),
             Some(format) => return self.normalise(format, headers, bytes),
             None => {}
         }
@@ -97,12 +97,7 @@ impl Decoder {
             }
             return Ok(events);
         }
-        Ok(vec![self.native(bytes)?])
-    }
-
-    fn native<'a>(&self, bytes: &'a [u8]) -> Result<Event<'a>, DecodeError> {
-        // Native JSON is at most three levels deep by its shape; deeper input is refused at its first wrong token.
-        Ok(Event::from_json(bytes)?)
+        Ok(vec![native(bytes)?])
     }
 
     fn normalise<'a>(&self, format: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
@@ -135,4 +130,9 @@ fn check_times(event: &Event<'_>) -> Result<(), DecodeError> {
         Some((name, _)) => Err(DecodeError::shape(name, "must lie between 1970 and 9999")),
         None => Ok(()),
     }
+}
+
+/// Native JSON is at most three levels deep by its shape; deeper input is refused at its first wrong token.
+fn native(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    Ok(Event::from_json(bytes)?)
 }

@@ -1,5 +1,7 @@
 //! The Kafka adapter against a real broker, which these tests start by `scripts/kafka.sh`.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "what a test cannot set up fails it")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Kills a process that appends, and looks for all that it was told is durable.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot set up fails it")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -44,8 +44,8 @@ pub(super) fn event_of(mut document: Json<'_>) -> Result<Event<'_>, DecodeError>
     check(&document, &kind)?;
     let mut context = document.take("context").unwrap_or(Json::Null);
     let mut about = document.take("subject").unwrap_or(Json::Null);
-    let content = about.take("content").unwrap_or(Json::Null);
-    let (our, transition) = target(&subject, &predicate, &content);
+    let body = about.take("content").unwrap_or(Json::Null);
+    let (our, transition) = target(&subject, &predicate, &body);
     let time = context.get("timestamp").and_then(Json::as_text).and_then(Micros::parse).filter(|time| time.is_storable());
     let Some(time) = time else { return Err(DecodeError::shape("context.timestamp", "must lie between 1970 and 9999")) };
     let source = about.take_text("source").filter(|source| !source.is_empty()).or_else(|| context.take_text("source")).unwrap_or_default();
@@ -53,9 +53,9 @@ pub(super) fn event_of(mut document: Json<'_>) -> Result<Event<'_>, DecodeError>
     event.id = context.take_text("id").unwrap_or_default();
     if our == Subject::Other {
         event.set_text("type", context.take_text("type"));
-        content.flatten("", &mut event.attributes)?;
+        body.flatten("", &mut event.attributes)?;
     } else {
-        fill(&mut event, content, &subject, &predicate)?;
+        fill(&mut event, body, &subject, &predicate)?;
     }
     if let Some(custom) = document.take("customData") {
         fill_custom(&mut event, custom)?;
@@ -115,8 +115,8 @@ fn check(document: &Json<'_>, kind: &Kind) -> Result<(), DecodeError> {
         content => content,
     };
     let source = field("source", true, context_source);
-    let context = document.get("context").unwrap_or(&Json::Null);
-    check_object(context, CONTEXT, &[source], false, Path::Key(&Path::Root, "context"))?;
+    let envelope = document.get("context").unwrap_or(&Json::Null);
+    check_object(envelope, CONTEXT, &[source], false, Path::Key(&Path::Root, "context"))?;
     let ticket = Node::Text { filled: true, form: Form::Any, words: &["ticket"] };
     let id = Node::Text { filled: true, form: Form::Any, words: &[] };
     let fields =

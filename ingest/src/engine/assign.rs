@@ -38,9 +38,10 @@ impl Start {
         };
         // On a thread of its own: the caller may be within the runtime, where nothing may block on it.
         let found = std::thread::scope(|scope| scope.spawn(|| self.runtime.block_on(read)).join());
-        match found {
-            Ok(found) => self.shared.follow(found),
-            Err(_) => warn!("the tables were not read again"),
+        if let Ok(found) = found {
+            self.shared.follow(found);
+        } else {
+            warn!("the tables were not read again");
         }
     }
 }

@@ -50,8 +50,11 @@ pub(super) fn compact(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError
     RecordBatch::try_new(batch.schema(), columns.collect())
 }
 
-/// Splits by the column `time`: rows up to the horizon, and those beyond it with the earliest of their times.
-pub(super) fn split_due(batch: RecordBatch, horizon: Micros) -> Result<(Option<RecordBatch>, Option<(Micros, RecordBatch)>), ArrowError> {
+/// Rows up to a horizon, and those beyond it with the earliest of their times.
+pub(super) type Split = (Option<RecordBatch>, Option<(Micros, RecordBatch)>);
+
+/// Splits by the column `time`.
+pub(super) fn split_due(batch: RecordBatch, horizon: Micros) -> Result<Split, ArrowError> {
     let earliest = {
         let Some(times) = batch.column_by_name("time").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()) else {
             return Ok((Some(batch), None));

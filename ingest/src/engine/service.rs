@@ -61,12 +61,12 @@ impl EngineService {
         info!(topics = ?config.topics, "engine started");
         let (lost, fenced) = (shared.lost.clone(), shared.lost.clone());
         let mut consumer = Consumer { shared, config, log, commands, looked_at: None };
-        let consumes = async move {
+        let reading = async move {
             // It ends when it is told to, or when the folds have hung up; that it is dropped then ends the folds.
             tokio::select! { biased; () = lost.cancelled() => {} () = consumer.run(source, &cancel) => {} }
             drop(consumer);
         };
-        let ((), outcome) = tokio::join!(consumes, folds);
+        let ((), outcome) = tokio::join!(reading, folds);
         stop_commits.cancel();
         let mut is_whole = true;
         while let Some(ended) = committers.join_next().await {

@@ -260,8 +260,8 @@ impl TableState {
         let is_ahead = |at: &TopicPartition, next: i64| self.committed.get(at).is_none_or(|stands| next > stands);
         let moves: Vec<(TopicPartition, i64)> =
             stand.filter(|(at, next)| is_ahead(at, *next)).map(|(at, next)| (at.clone(), next)).collect();
-        let moved = moves.iter().map(|(at, next)| Transaction { app: self.app(at), start: self.committed.next(at), next: *next });
-        let mut transactions: Vec<Transaction> = moved.collect();
+        let transaction = |at: &TopicPartition, next| Transaction { app: self.app(at), start: self.committed.next(at), next };
+        let mut transactions: Vec<Transaction> = moves.iter().map(|(at, next)| transaction(at, *next)).collect();
         if self.holds_gaps() {
             let gaps = std::mem::take(&mut self.gaps);
             self.keep(|entry| entry.batch.next >= gaps.next(&entry.batch.at));

@@ -93,12 +93,11 @@ fn read(rule: &FieldRule, cells: &[Cell], strict: bool) -> Result<Value<'static>
         From::Const(text) => text.as_str(),
         From::Column(column) => match cells.iter().rev().find(|(name, _)| name == column) {
             Some((_, Some(text))) => text.as_str(),
-            Some((_, None)) => "",
             None if strict || matches!(rule.target, Target::Source | Target::SubjectId | Target::Time) => {
                 let found = cells.iter().take(50).map(|(name, _)| name.clone()).collect();
                 return Err(RowProblem::Column { column: column.clone(), found });
             }
-            None => "",
+            Some((_, None)) | None => "",
         },
     };
     let text = match rule.words.iter().find(|(from, _)| from == text) {

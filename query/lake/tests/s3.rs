@@ -1,5 +1,7 @@
 //! The lake on S3: an own server is started by `scripts/s3.py`. Where it cannot be, the tests fail.
 
+#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -87,8 +87,8 @@ pub(super) async fn topics(log: &Log, topic: &str) -> Result<(), Broken> {
     log.ensure_topic(&names[0], 2).await?;
     log.ensure_topic(&names[1], 1).await?;
     let positions = log.append((0..10).map(|n| record(&names[n % 2], Some("k"), n.to_string())).collect()).await?;
-    let named = positions.iter().zip(0..).all(|(position, n): (_, usize)| *position.at.topic == *names[n % 2]);
-    expect(named, || format!("positions are not in the order of the records: {positions:?}"))?;
+    let in_order = positions.iter().zip(0..).all(|(position, n): (_, usize)| *position.at.topic == *names[n % 2]);
+    expect(in_order, || format!("positions are not in the order of the records: {positions:?}"))?;
     let mut reader = Reader::open(log, &[&names[0], &names[1]], None, &[]).await?;
     reader.until(|reader| reader.count() >= 10).await?;
     let at = TopicPartition::new(names[1].as_str(), 0);

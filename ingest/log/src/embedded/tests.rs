@@ -12,7 +12,7 @@ use super::{EmbeddedLog, EmbeddedOptions};
 use crate::conformance::{self, Bench, Broken};
 use crate::error::Error;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 struct Hand(AtomicI64);

@@ -147,7 +147,7 @@ impl Life {
     /// Passes a point; the dead come no further.
     pub(super) async fn pass(&self, point: CrashPoint) {
         if self.strike(point) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -34,7 +34,9 @@ pub(super) struct Ledger {
 type Counts<'r> = HashMap<(TableName, i32, i64, &'r str), u32>;
 
 fn count<'r>(counts: &mut Counts<'r>, table: TableName, rows: &'r [Row]) {
-    rows.iter().for_each(|(partition, offset, id)| *counts.entry((table, *partition, *offset, id)).or_default() += 1);
+    for (partition, offset, id) in rows {
+        *counts.entry((table, *partition, *offset, id)).or_default() += 1;
+    }
 }
 
 /// The tables whose rows have a place in the log.
@@ -83,7 +85,9 @@ impl Ledger {
                 tails.push((table.name, found));
             }
         }
-        tails.iter().for_each(|(table, rows)| count(&mut counts, table, rows));
+        for (table, rows) in &tails {
+            count(&mut counts, table, rows);
+        }
         self.check(&counts, |partition| view.vector.next(&at(partition)))
     }
 
@@ -92,7 +96,9 @@ impl Ledger {
         let tables = event_tables().filter(|t| t.name != "ingest_gaps");
         let versions: Vec<_> = tables.filter_map(|table| Some((table.name, witness.read(table)?))).collect();
         let mut counts = Counts::new();
-        versions.iter().for_each(|(table, version)| count(&mut counts, table, &version.rows));
+        for (table, version) in &versions {
+            count(&mut counts, table, &version.rows);
+        }
         if let Some(row) = counts.keys().find(|row| row.2 >= stands.get(&row.1).map_or(0, |(_, high)| *high)) {
             return Err(format!("row {row:?} is beyond its transaction"));
         }

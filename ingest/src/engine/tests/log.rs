@@ -135,12 +135,20 @@ impl EventLog for MemberLog {
     }
 }
 
+/// Where a partition is read.
+#[derive(Debug, Clone, Copy)]
+enum Cursor {
+    /// `None` is the beginning.
+    At(Option<i64>),
+    Stopped,
+}
+
 struct SimConsumer {
     log: Arc<SimLog>,
     life: Arc<Life>,
     assignment: Arc<dyn Assignment>,
-    /// Partitions that were assigned: the next offset, `None` for the beginning; no entry in it for those that are stopped.
-    known: BTreeMap<i32, Option<Option<i64>>>,
+    /// Partitions that were assigned.
+    known: BTreeMap<i32, Cursor>,
     told: VecDeque<Poll>,
     random: StdRng,
     /// For so many polls it does not hear of rebalances: the others go on without it.
@@ -180,7 +188,7 @@ impl SimConsumer {
                 let reason = if is_beyond { "recreated" } else { "retention" }.to_owned();
                 (is_beyond || start < marks.low).then(|| Gap { at: at(partition), expected: start, found, reason })
             });
-            self.known.insert(partition, gap.is_none().then_some(start));
+            self.known.insert(partition, if gap.is_none() { Cursor::At(start) } else { Cursor::Stopped });
             self.told.extend(gap.map(Poll::Gap));
         }
         Some(Poll::Assigned(partitions))
@@ -192,20 +200,23 @@ impl SimConsumer {
         let with_news: Vec<(i32, Option<i64>)> = self
             .known
             .iter()
-            .filter_map(|(p, next)| Some((*p, (*next)?)))
+            .filter_map(|(p, cursor)| match cursor {
+                Cursor::At(next) => Some((*p, *next)),
+                Cursor::Stopped => None,
+            })
             .filter(|(p, next)| next.unwrap_or(log[index(*p)].low) < log[index(*p)].high)
             .collect();
         let (partition, start) = *with_news.get(self.random.gen_range(0..with_news.len().max(1)))?;
         let found = &log[index(partition)];
         if let Some(expected) = start.filter(|start| *start < found.low) {
-            self.known.insert(partition, None);
+            self.known.insert(partition, Cursor::Stopped);
             return Some(Poll::Gap(Gap { at: at(partition), expected, found: Some(found.low), reason: "retention".to_owned() }));
         }
         let from = start.unwrap_or(found.low);
         let records: Vec<Record> = found.records.range(from..).map(|(_, r)| r.clone()).take(self.random.gen_range(1..6)).collect();
         // Offsets that are left out at the end come with the record after them.
         let next = records.last()?.offset + 1;
-        self.known.insert(partition, Some(Some(next)));
+        self.known.insert(partition, Cursor::At(Some(next)));
         Some(Poll::Batch(LogBatch { at: at(partition), start: start.unwrap_or(0), next, records }))
     }
 }

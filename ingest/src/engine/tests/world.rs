@@ -23,7 +23,7 @@ use super::crash::{CrashPoint, Life, Trace};
 use super::fold::{CountFold, counts, output};
 use super::lake::{SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
-use super::log::{MemberLog, SimLog, TOPIC, at};
+use super::log::{MemberLog, SimLog, TOPIC};
 use super::store::{CrashStore, Faulty};
 use super::time::{self, SimClock, sleep};
 use super::witness::Witness;
@@ -199,7 +199,7 @@ impl World {
 
     /// Whether retention takes what nobody has read.
     const fn is_gappy(&self) -> bool {
-        self.seed % 5 == 0
+        self.seed.is_multiple_of(5)
     }
 
     fn start(&mut self, member: usize, plan: Option<(CrashPoint, u32)>) {
@@ -253,13 +253,14 @@ impl World {
             _ => {}
         }
         let (mut events, mut lines) = (BTreeMap::new(), Vec::new());
-        for _ in 0..1 + self.random.gen_range(0..8) / 6 {
+        let more = self.random.gen_range(0..8) / 6;
+        for _ in 0..=more {
             self.count += 1;
             // Some events come again.
             let number = if self.random.gen_bool(0.12) { self.random.gen_range(1..=self.count) } else { self.count };
-            let (subject, table) = if number % 3 == 0 { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
+            let (subject, table) = if number.is_multiple_of(3) { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
             // Some lie in the future for a while.
-            let minute = if number % 11 == 0 { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
+            let minute = if number.is_multiple_of(11) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
             lines.push(format!(
                 "{{\"subject\":\"{subject}\",\"transition\":\"started\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
                  \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
