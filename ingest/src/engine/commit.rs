@@ -66,7 +66,11 @@ impl Committer {
                     return;
                 }
                 Some(Committed::Fenced(apps)) => {
-                    error!(table = self.table.name, ?apps, "another process commits these partitions; ours start over where the tables stand");
+                    error!(
+                        table = self.table.name,
+                        ?apps,
+                        "another process commits these partitions; ours start over where the tables stand"
+                    );
                     self.shared.fence(self.index, &apps);
                 }
                 None => return,

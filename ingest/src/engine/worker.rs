@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::commit::Pauses;
 use super::load::OWN;
 use super::pace::{Instant, sleep, timeout};
 use super::quarantine::Quarantine;
 use super::shared::{Publication, Shared};
 use super::table::Side;
 use super::window::{Key, Window};
-use super::commit::Pauses;
 use super::{Decode, EngineConfig, EngineError, EngineResult, batches};
 
 /// Events further ahead of the clock are held back from the folds.

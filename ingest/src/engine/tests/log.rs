@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiro_ports::{
-    Assignment, Clock, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, PortError, Position, Record, Subscription, Watermarks,
+    Assignment, Clock, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, PortError, Position, Record, Subscription,
+    Watermarks,
 };
 use kiro_schemas::{Micros, OffsetVector, TopicPartition};
 use rand::rngs::StdRng;
@@ -233,8 +234,7 @@ impl LogConsumer for SimConsumer {
         }
         if self.sleepy == 0 {
             let owners = self.log.owners();
-            let owned: Vec<i32> =
-                (0..).zip(&owners).filter(|(_, owner)| **owner == Some(self.life.member)).map(|(p, _)| p).collect();
+            let owned: Vec<i32> = (0..).zip(&owners).filter(|(_, owner)| **owner == Some(self.life.member)).map(|(p, _)| p).collect();
             let is_robbed = self.known.keys().any(|p| !owned.contains(p));
             if is_robbed && self.random.gen_bool(0.2) {
                 self.sleepy = self.random.gen_range(5..40);

@@ -258,7 +258,8 @@ impl World {
             self.count += 1;
             // Some events come again.
             let number = if self.random.gen_bool(0.12) { self.random.gen_range(1..=self.count) } else { self.count };
-            let (subject, table) = if number.is_multiple_of(3) { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
+            let (subject, table) =
+                if number.is_multiple_of(3) { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
             // Some lie in the future for a while.
             let minute = if number.is_multiple_of(11) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
             lines.push(format!(
@@ -483,7 +484,8 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
     config.commits_derived = is_alone;
     config.commit_interval = Duration::from_millis(150);
     config.idle_commit_interval = Duration::from_millis(2_500);
-    let decoder = SimDecoder { decoder: crate::decode::Decoder::new(vec![], vec![]), life: Arc::clone(&life), was_poison: Mutex::default() };
+    let decoder =
+        SimDecoder { decoder: crate::decode::Decoder::new(vec![], vec![]), life: Arc::clone(&life), was_poison: Mutex::default() };
     let ports = EnginePorts {
         log: Arc::new(MemberLog { log: Arc::clone(&shared.log), life: Arc::clone(&life), seed }),
         sink: Arc::new(SimSink { lake, life: Arc::clone(&life), stop: stop.clone(), last: Mutex::default() }),
