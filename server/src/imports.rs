@@ -109,7 +109,7 @@ impl Importer {
         tokio::spawn(async move {
             let result = importer.run(&id).await;
             let ended = importer.update(&id, |status| match &result {
-                Ok(()) => status.state = "done".to_owned(),
+                Ok(()) => "done".clone_into(&mut status.state),
                 Err(error) => (status.state, status.error) = ("failed".to_owned(), Some(error.clone())),
             });
             if let Err(error) = ended {
@@ -268,7 +268,7 @@ impl Imports for Importer {
         let status = self.update(id, |s| {
             s.received_bytes = received;
             if is_whole {
-                s.state = "running".to_owned();
+                "running".clone_into(&mut s.state);
             }
         })?;
         if is_whole {

@@ -13,6 +13,9 @@ use subtle::ConstantTimeEq;
 use crate::store::with_pool;
 use crate::{Error, Result, Store, scram};
 
+/// Tenant, role, salt, iterations, salted password.
+type Verifier = (String, String, Vec<u8>, i64, Vec<u8>);
+
 const PREFIX: &str = "kiro_";
 /// The prefix and 32 bytes in base64.
 const LENGTH: usize = PREFIX.len() + 43;
@@ -96,7 +99,7 @@ impl Store {
     async fn scram_verifier(&self, name: &str, now: Micros) -> Result<Option<(Principal, ScramVerifier)>> {
         let sql = "SELECT tenant, role, salt, iterations, salted_password FROM tokens \
                    WHERE name = $1 AND (expires_at IS NULL OR expires_at > $2)";
-        let found: Option<(String, String, Vec<u8>, i64, Vec<u8>)> =
+        let found: Option<Verifier> =
             with_pool!(&self.pool, db => sqlx::query_as(sql).bind(name).bind(now.0).fetch_optional(db).await)
                 .map_err(Error::query("read a token"))?;
         let Some((tenant, role, salt, iterations, salted_password)) = found else { return Ok(None) };

@@ -49,7 +49,8 @@ async fn tokens_conform(store: &Store) {
     assert!(text.expose().starts_with("kiro_") && text.expose().len() == 48, "256 bits");
     let who = store.verify(&text, NOW).await.expect("asked").expect("valid");
     assert_eq!((who.name.as_str(), &who.tenant, who.role), ("ci", &ours, Role::Developer));
-    for wrong in ["", "kiro_", &text.expose()[..47], &format!("{}A", &text.expose()[..47]), &text.expose().to_uppercase()] {
+    let short = text.expose().get(..47).expect("ASCII");
+    for wrong in ["", "kiro_", short, &format!("{short}A"), &text.expose().to_uppercase()] {
         if wrong != text.expose() {
             assert_eq!(store.verify(&Secret::new(wrong), NOW).await.expect("asked"), None, "{wrong}");
         }
@@ -93,7 +94,7 @@ async fn holds_conform(store: &Store) {
     store.release("h1", NOW).await.expect("taken");
     assert!(keys(store, NOW.plus(50), NOW.plus(60)).await.is_empty(), "dropped");
     let mut again = delivery("h1");
-    again.payload = "{\"again\":1}".to_owned();
+    "{\"again\":1}".clone_into(&mut again.payload);
     store.hold(again, NOW.plus(5)).await.expect("held");
     assert_eq!(held(6).await, ["h2", "h1"]);
     store.release("h2", NOW.plus(6)).await.expect("released");

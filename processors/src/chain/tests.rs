@@ -186,8 +186,10 @@ fn a_correction_of_a_forgotten_subject_asks_for_its_events() {
     let mut folds = processors(0);
     let mut current = Current::new();
     let mut others = run_events(7, 2000 * SECOND, 60, "success");
-    others.iter_mut().for_each(|event| event.source = "https://ci/b".into());
-    others.iter_mut().for_each(Event::derive_id);
+    for event in &mut others {
+        event.source = "https://ci/b".into();
+        event.derive_id();
+    }
     folds.apply(events_table(), &batch(&others)).expect("applied");
     folds.apply(events_table(), &batch(&events)).expect("applied");
     take(&mut current, &folds.emit(Micros(1)).expect("rows"));
