@@ -150,7 +150,8 @@ fn is_local_host(request: &Parts) -> bool {
     is_local && !request.headers.contains_key("origin")
 }
 
-async fn refuse(state: &Shared, who: Option<&Principal>, action: &str, reason: &str) {
+/// Counts a refusal and writes it down.
+pub(crate) async fn refuse(state: &Shared, who: Option<&Principal>, action: &str, reason: &str) {
     state.telemetry.refused(action, reason);
     let entry = AuditEntry {
         tenant: who.map_or_else(open_tenant, |p| p.tenant.clone()),

@@ -7,12 +7,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
 use kiro_ports::{AuditEntry, GateRequest, Headers, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
-use kiro_schemas::{Micros, Tenant};
+use kiro_schemas::{FaultKind, Micros, Tenant};
 use kiro_tables::{Table, TableShape};
 use prometheus::TextEncoder;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use crate::access::refuse;
 use crate::encode::{self, Form};
 use crate::{Error, Result, Shared, openapi, telemetry};
 
@@ -70,8 +71,13 @@ async fn metrics_show(State(state): State<Shared>, Extension(who): Extension<Pri
 }
 
 async fn webhook_take(State(state): State<Shared>, Path(platform): Path<String>, headers: HeaderMap, body: Bytes) -> Result<Response> {
-    let appended = state.ports.intake.webhook(&platform, &plain(&headers), body).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": appended}))).into_response())
+    let taken = state.ports.intake.webhook(&platform, &plain(&headers), body).await;
+    if let Err(error) = &taken
+        && error.kind == FaultKind::Unauthenticated
+    {
+        refuse(&state, None, &format!("POST /webhooks/{platform}"), &error.to_string()).await;
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": taken?}))).into_response())
 }
 
 async fn events_take(

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use kiro_ports::{Clock, Principal, Tokens};
+use kiro_ports::{Audit, Clock, Principal, Tokens};
 use pgwire::api::auth::StartupHandler;
 use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
@@ -50,6 +50,8 @@ pub struct PsqlServer {
     pub query: Arc<Query>,
     /// User name = name of a token, password = its text.
     pub tokens: Arc<dyn Tokens>,
+    /// Where refused logins are written down.
+    pub audit: Arc<dyn Audit>,
     /// The clock that tokens are checked against.
     pub clock: Arc<dyn Clock>,
     /// Certificate and key; without them only loopback should be served.

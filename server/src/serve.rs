@@ -131,6 +131,7 @@ impl Reception {
         PsqlServer {
             query: Arc::clone(&self.query),
             tokens: Arc::clone(&self.tokens),
+            audit: Arc::new(self.base.journal()),
             clock: Arc::clone(&self.base.clock),
             tls,
             open: self.base.config.loopback_open.then(loopback),

@@ -1,10 +1,9 @@
 //! What is wrong is refused, and the refusal says what and where.
 
-use std::process::Stdio;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::bad_start::refused_start;
 use crate::server::{Answer, OPEN, Server, free_port, wait_for};
 
 const GOOD: &str = r#"{"subject":"pipeline_run","transition":"finished","source":"https://ci/a","subject_id":"1","time":"2026-03-01T00:00:00Z","fields":{"pipeline":"ci","outcome":"success"}}"#;
@@ -82,21 +81,13 @@ fn a_token_opens_its_own_tenant_only() -> Result<()> {
 fn a_second_server_says_why_it_does_not_start() -> Result<()> {
     let server = Server::start("second", OPEN)?;
     let other = server.dir.join("other");
-    let ended = |data: &std::path::Path, http: u16, more: &[&str]| -> Result<Answer> {
-        let mut child = server.command(data, http, free_port()?)?.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let waited = wait_for("a server that cannot run to end", 15, || Ok(child.try_wait()?));
-        child.kill()?;
-        let answer = Answer::of(child.wait_with_output()?)?;
-        ensure!(waited.is_ok(), "it runs: {answer:?}");
-        ensure!(matches!(answer.code, Some(1 | 2)), "{answer:?}");
-        Ok(answer)
-    };
-    let answer = ended(&other, server.http, &[])?;
+    let ended = |data: &std::path::Path, http: u16| refused_start(server.command(data, http, free_port()?)?);
+    let answer = ended(&other, server.http)?;
     ensure!(answer.err.contains("cannot listen at") && answer.err.contains(&server.http.to_string()), "{answer:?}");
-    let answer = ended(&server.data(), free_port()?, &[])?;
+    let answer = ended(&server.data(), free_port()?)?;
     ensure!(answer.err.contains("data") && (answer.err.contains("in use") || answer.err.contains("another process")), "{answer:?}");
     std::fs::write(server.dir.join("kirolinter.yaml"), "http: {listen: 0.0.0.0:1}\nauth: {loopback_opne: true}\n")?;
-    ensure!(ended(&other, free_port()?, &[])?.err.contains("loopback_opne"), "an unknown key is not named");
+    ensure!(ended(&other, free_port()?)?.err.contains("loopback_opne"), "an unknown key is not named");
     ensure!(server.rows("SELECT 1 AS one")?.len() == 1, "the first server is no longer well");
     Ok(())
 }

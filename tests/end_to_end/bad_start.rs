@@ -10,7 +10,7 @@ use crate::kafka::Broker;
 use crate::server::{Answer, OPEN, Server, directory, free_port, program, wait_for};
 
 /// Runs a server that must end by itself, unwell, and returns what it said.
-fn refused(mut command: Command) -> Result<Answer> {
+pub(crate) fn refused_start(mut command: Command) -> Result<Answer> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let waited = wait_for("a server that cannot run to end", 20, || Ok(child.try_wait()?));
     child.kill()?;
@@ -50,7 +50,7 @@ fn a_data_directory_that_may_not_be_written_is_named() -> Result<()> {
     std::fs::create_dir(&closed)?;
     ensure!(Command::new("chmod").arg("0555").arg(&closed).status()?.success(), "chmod failed");
     for data in [closed.join("data"), closed.clone()] {
-        let answer = refused(server(without_overrides()?, &dir, OPEN, &data)?)?;
+        let answer = refused_start(server(without_overrides()?, &dir, OPEN, &data)?)?;
         ensure!(answer.err.contains(&closed.display().to_string()) && answer.err.contains("Permission denied"), "{answer:?}");
     }
     ensure!(closed.read_dir()?.next().is_none(), "files were made in a directory that may not be written");
@@ -65,7 +65,7 @@ fn a_data_directory_of_a_newer_program_is_refused() -> Result<()> {
     let format = data.join("lake/lake.json");
     let text = std::fs::read_to_string(&format).context("the lake tells its format")?;
     std::fs::write(&format, "{\"format\":99}")?;
-    let answer = refused(server(&[], &dir, OPEN, &data)?)?;
+    let answer = refused_start(server(&[], &dir, OPEN, &data)?)?;
     ensure!(answer.err.contains("format 99") && answer.err.contains("use a newer program"), "{answer:?}");
     std::fs::write(&format, text)?;
     server_before.up()
@@ -96,7 +96,7 @@ fn a_bad_certificate_is_refused() -> Result<()> {
         ] {
             let (certificate_file, key_file) = (certificate.display(), key.display());
             let config = format!("{OPEN}{door}: {{tls: {{certificate_file: {certificate_file}, key_file: {key_file}}}}}\n");
-            let answer = refused(server(&[], &dir, &config, &dir.join("data"))?)?;
+            let answer = refused_start(server(&[], &dir, &config, &dir.join("data"))?)?;
             ensure!(answer.err.contains(words), "{words:?} is not said: {answer:?}");
         }
     }
@@ -156,7 +156,8 @@ fn a_broker_that_is_away_is_waited_for() -> Result<()> {
     holds(&server, 0..10)?;
 
     drop(broker);
-    let away = wait_for("the server to see that the broker went away", 40, || Ok(readiness(server.http).filter(|reply| reply.status == 503)))?;
+    let away =
+        wait_for("the server to see that the broker went away", 40, || Ok(readiness(server.http).filter(|reply| reply.status == 503)))?;
     ensure!(away.body.contains("the log does not answer"), "{away:?}");
     let refused = post(server.http, 10..20)?;
     ensure!(refused.status == 503, "{refused:?}");

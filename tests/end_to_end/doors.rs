@@ -130,6 +130,11 @@ fn webhooks_tell_the_same_history_however_often() -> Result<()> {
         ensure!(taken.status == 202, "{taken:?}");
     }
     server.send("nothing.ndjson", "application/x-ndjson", "")?;
+    let refusals = server.rows("SELECT action, reason FROM audit_log WHERE result = 'refused'")?;
+    ensure!(
+        refusals.len() == 1 && refusals[0]["action"] == "POST /webhooks/github",
+        "the wrong signature is not written down: {refusals:?}"
+    );
     for (of, expected) in TABLES.iter().zip(&expected) {
         same(of.0, &table(&server, *of, &unlike)?, expected)?;
     }
@@ -177,7 +182,8 @@ fn documents() -> Vec<Record> {
 #[test]
 fn kafka_carries_the_same_history() -> Result<()> {
     let (broker, expected, lines) = (Broker::shared()?, expected("kafka_expected")?, lines());
-    let config = |name: &str, more: &str| format!("{OPEN}log: {{kafka: \"{}\", topic: kiro.{name}, partitions: 3{more}}}\n", broker.address);
+    let config =
+        |name: &str, more: &str| format!("{OPEN}log: {{kafka: \"{}\", topic: kiro.{name}, partitions: 3{more}}}\n", broker.address);
     let own = Server::start("doors_kafka", &config("doors", ""))?;
     for (at, chunk) in disordered(&lines).chunks(97).enumerate() {
         let text: Vec<&str> = chunk.iter().map(|line| line.as_str()).collect();

@@ -71,7 +71,7 @@ fn kill_and_restart(server: &mut Server, sender: &Sender, dice: &mut Dice, most:
             break;
         }
         if kill % 50 == 49 {
-            println!("{} min: {kill} kills, {} events acknowledged", begin.elapsed().as_secs() / 60, sender.acknowledged());
+            eprintln!("{} min: {kill} kills, {} events acknowledged", begin.elapsed().as_secs() / 60, sender.acknowledged());
         }
         let before = sender.acknowledged();
         wait_for("an event to be acknowledged", 20, || Ok((sender.acknowledged() > before).then_some(())))?;

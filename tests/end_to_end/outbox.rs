@@ -185,11 +185,8 @@ fn keys(seen: &[Seen]) -> Result<BTreeMap<String, usize>> {
 #[test]
 fn what_decisions_start_survives_ten_kills() -> Result<()> {
     let seed = 20_261_125;
-    let receiver = Receiver {
-        listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-        seen: Mutex::default(),
-        ended: AtomicBool::default(),
-    };
+    let receiver =
+        Receiver { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, seen: Mutex::default(), ended: AtomicBool::default() };
     let mut server = Server::start("outbox", &config(receiver.listener.local_addr()?.port())?)?;
     let (pipelines, port) = (Pipelines::default(), server.http);
     std::thread::scope(|scope| {

@@ -144,7 +144,8 @@ fn metrics_and_status_name_nobody_else(two: &Two) -> Result<()> {
 
 fn decisions_know_the_own_tenant(two: &Two) -> Result<()> {
     let gate = |tenant: &str| -> Result<Value> {
-        let reply = two.http(tenant, "developer", "POST /api/v1/gates/evaluate", &json!({"gate": "runs", "idempotency_key": "k"}).to_string())?;
+        let reply =
+            two.http(tenant, "developer", "POST /api/v1/gates/evaluate", &json!({"gate": "runs", "idempotency_key": "k"}).to_string())?;
         ensure!(reply.status == 200, "{reply:?}");
         reply.json()
     };
@@ -170,7 +171,8 @@ fn operators_reach_their_own_things(two: &Two) -> Result<()> {
     let revoked = two.http("globex", "admin", "DELETE /api/v1/tokens/default-viewer", "")?;
     ensure!(revoked.status == 404, "{revoked:?}");
     ensure!(two.http("default", "viewer", "GET /api/v1/status", "")?.status == 200, "another tenant's token was revoked");
-    let made = two.http("globex", "admin", "POST /api/v1/tokens", &json!({"name": "x", "role": "admin", "tenant": "default"}).to_string())?;
+    let made =
+        two.http("globex", "admin", "POST /api/v1/tokens", &json!({"name": "x", "role": "admin", "tenant": "default"}).to_string())?;
     ensure!(made.status == 422, "{made:?}");
     let import = json!({"name": "a.csv", "mapping": "version: 1\nevents: [{subject: pipeline_run, transition: finished, fields: {source: s, subject_id: i, time: t}}]\n", "format": "csv", "size_bytes": 10, "sha256": "0".repeat(64)});
     let begun = two.http("default", "operator", "POST /api/v1/imports", &import.to_string())?;
@@ -204,6 +206,8 @@ fn everything_is_written_down(two: &Two) -> Result<()> {
         let found = refused.iter().filter(|row| row["actor"] == actor && row["action"] == action).count();
         ensure!(found == 1, "{found} rows of {actor} {action}: {refused:?}");
     }
+    let logins = refused.iter().filter(|row| row["actor"] == "globex-viewer" && row["action"] == "psql login").count();
+    ensure!(logins == 2, "two wrong passwords, {logins} refused logins: {refused:?}");
     let strangers = rows("default", "refused")?;
     ensure!(strangers.iter().any(|row| row["actor"] == "-" && row["action"] == "GET /api/v1/status"), "{strangers:?}");
     let allowed = rows("globex", "allowed")?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
-use kiro_ports::{Principal, Role, ScramVerifier};
+use kiro_ports::{AuditEntry, Principal, Role, ScramVerifier};
+use kiro_schemas::Tenant;
 use pgwire::api::auth::sasl::scram::{ScramAuth, random_nonce};
 use pgwire::api::auth::sasl::{SASLState, SCRAM_SHA_256_METHOD};
 use pgwire::api::auth::{
@@ -124,12 +125,23 @@ impl Login {
             client.send(PgWireBackendMessage::Authentication(answer)).await?;
             return Ok(());
         }
-        let who = proof.who.take().ok_or_else(refused)?;
+        let who = proof.who.clone().ok_or_else(refused)?;
         if who.role == Role::Ingest {
             return Err(fault::fatal("42501", format!("the token {:?} may only write events, not read", who.name)));
         }
         client.feed(PgWireBackendMessage::Authentication(answer)).await?;
         self.finish(client, who).await
+    }
+
+    /// A refused login is written down for the tenant of the token that was named; for the default one where there is none.
+    async fn write_down(&self, reason: &str) {
+        let named = self.proof.lock().await.as_ref().and_then(|proof| proof.who.clone());
+        let (tenant, actor) = named.map_or_else(|| (Tenant::default(), "-".to_owned()), |who| (who.tenant, who.name));
+        let refused = Some(reason.to_owned());
+        let entry = AuditEntry { tenant, actor, action: "psql login".to_owned(), object: String::new(), refused };
+        if let Err(error) = self.session.shared.server.audit.record(entry).await {
+            tracing::error!(%error, "cannot write the audit log");
+        }
     }
 
     async fn finish<C>(&self, client: &mut C, who: Principal) -> PgWireResult<()>
@@ -153,6 +165,11 @@ fn refused() -> PgWireError {
     fault::fatal("28P01", "password authentication failed")
 }
 
+/// What clients are told of a failed proof.
+fn told(error: PgWireError) -> PgWireError {
+    if matches!(error, PgWireError::InvalidPassword(_)) { refused() } else { error }
+}
+
 #[async_trait]
 impl StartupHandler for Login {
     async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
@@ -163,13 +180,16 @@ impl StartupHandler for Login {
     {
         let result = match message {
             PgWireFrontendMessage::Startup(ref startup) => self.begin(client, startup).await,
-            PgWireFrontendMessage::PasswordMessageFamily(message) => self.step(client, message).await,
+            PgWireFrontendMessage::PasswordMessageFamily(message) => {
+                let result = self.step(client, message).await.map_err(told);
+                if let Err(PgWireError::UserError(error)) = &result {
+                    self.write_down(&error.message).await;
+                }
+                result
+            }
             _ => Err(fault::fatal("08P01", "a message before the login")),
         };
-        result.map_err(|error| match error {
-            PgWireError::InvalidPassword(_) => refused(),
-            other => other,
-        })
+        result.map_err(told)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kiro_ports::{NewToken, PortError, Principal, Role, ScramVerifier, TokenInfo, Tokens};
+use kiro_ports::{Audit, AuditEntry, NewToken, PortError, Principal, Role, ScramVerifier, TokenInfo, Tokens};
 use kiro_schemas::{Micros, Secret, Tenant};
 use pgwire::api::auth::sasl::scram::gen_salted_password;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,17 @@ use crate::Query;
 use crate::fixture::{Fixed, Memory, engine, run};
 
 pub(super) const PASSWORD: &str = "kiro_0123456789abcdef";
+
+/// An audit log that nobody reads; what stands in it is seen end to end.
+#[derive(Debug)]
+struct Unread;
+
+#[async_trait]
+impl Audit for Unread {
+    async fn record(&self, _entry: AuditEntry) -> Result<(), PortError> {
+        Ok(())
+    }
+}
 
 /// Tokens `reader` of the default tenant, `neighbour` of another and `writer`, which may not read.
 #[derive(Debug)]
@@ -78,7 +89,8 @@ pub(super) async fn start_with(open: bool, max_connections: usize, tls: Option<A
     let (at, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let open = open.then(|| Principal { name: "loopback".into(), tenant: Tenant::default(), role: Role::Admin });
     let (query, tokens) = (engine(memory), Arc::new(Few));
-    let server = PsqlServer { query: Arc::clone(&query), tokens, clock: Arc::new(Fixed), tls, open, max_connections };
+    let (clock, audit) = (Arc::new(Fixed), Arc::new(Unread));
+    let server = PsqlServer { query: Arc::clone(&query), tokens, audit, clock, tls, open, max_connections };
     tokio::spawn(serve(listener, server, stop.clone()));
     Running { at, query, stop }
 }
