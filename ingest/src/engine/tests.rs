@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use kiro_ports::View;
+use kiro_lake::Lake;
+use kiro_ports::{Snapshot as _, SystemClock, TableSink as _, TableSource as _, View};
+use kiro_tables::Table;
+use url::Url;
 
 mod crash;
 mod fold;
@@ -75,6 +78,33 @@ fn whatever_dies_nothing_is_lost_and_nothing_stands_twice() {
         let missed: Vec<_> = CrashPoint::ALL.iter().filter(|point| !struck.contains_key(point)).collect();
         assert!(missed.is_empty(), "nobody died at {missed:?}");
         assert!(faults > 100 && gaps > 10 && recreated > 5 && repeats > 100, "the worlds are too kind");
+    }
+}
+
+/// The lake's own readers see what the witness sees, before a checkpoint and after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lake_reads_what_the_witness_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for seed in [3, 40] {
+        let lived = std::thread::scope(|scope| scope.spawn(|| world::live(seed, folder.path())).join());
+        let world = lived.expect("it lives");
+        for name in ["pipeline_runs_events", "task_runs_events", "dead_letters"] {
+            let table = Table::find(name).expect("a table");
+            let version = world.witness.read(table).expect("a version");
+            for every in [1, i64::MAX] {
+                let root = Url::parse("memory:///").expect("a url");
+                let lake = Lake::open(Arc::clone(&world.store) as _, root, Arc::new(SystemClock)).await.expect("a lake");
+                let rows = lake.scan(table, &[]).await.expect("rows");
+                let mut places: Vec<witness::Row> = rows.iter().flat_map(witness::rows).collect();
+                let mut seen = version.rows.to_vec();
+                places.sort();
+                seen.sort();
+                assert_eq!(places, seen, "seed {seed}: {name}");
+                assert_eq!(lake.offsets(table).await.expect("offsets"), *version.offsets(), "seed {seed}: {name}");
+                let made = lake.checkpoint_when_due(table, every).await.expect("a checkpoint");
+                assert_eq!(made.is_some(), every == 1, "seed {seed}: {name}");
+            }
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Told {
     pub(super) faults: u64,
     pub(super) gaps: usize,
     pub(super) recreated: usize,
+    pub(super) store: Arc<InMemory>,
+    pub(super) witness: Arc<Witness>,
 }
 
 /// Lives through the world of a seed. Panics with the seed where something is wrong.
@@ -67,6 +69,7 @@ struct Shared {
     clock: Arc<SimClock>,
     log: Arc<SimLog>,
     faults: Arc<Faulty>,
+    store: Arc<InMemory>,
     witness: Arc<Witness>,
     ledger: Mutex<Ledger>,
     trace: Arc<Trace>,
@@ -126,7 +129,8 @@ impl World {
             log: Arc::new(SimLog::new(PARTITIONS, Arc::clone(&clock))),
             clock,
             faults: Arc::new(FaultStore::new(Arc::clone(&store), seed, Toxics::default())),
-            witness: Arc::new(Witness::new(store)),
+            witness: Arc::new(Witness::new(Arc::clone(&store))),
+            store,
             ledger: Mutex::new(Ledger::new(members > 1)),
             trace,
             problem: Mutex::default(),
@@ -444,6 +448,8 @@ impl World {
             faults: self.shared.faults.injected(),
             gaps,
             recreated: self.recreated.len(),
+            store: Arc::clone(&self.shared.store),
+            witness: Arc::clone(&self.shared.witness),
         })
     }
 
