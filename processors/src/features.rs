@@ -66,8 +66,7 @@ impl State {
         let start = run.started_at.or(run.queued_at).or(run.finished_at)?;
         let is_pull_request = is_pull_request(run.trigger);
         let name_of_run = Arc::new(Name { id: run.run_id.into(), attempt: run.attempt });
-        let began =
-            Began { start, key, name: Arc::clone(&name_of_run), is_pull_request, declared: self.declared_of(run.attributes) };
+        let began = Began { start, key, name: Arc::clone(&name_of_run), is_pull_request, declared: self.declared_of(run.attributes) };
         // Others learn from a run after it began, even where the clocks say otherwise.
         let known_at = run.known_at.max(start.saturating_add(1));
         let ended = run.is_final.then(|| Ended { known_at, start, key, name: name_of_run, is_failure: run.label(), is_pull_request });

@@ -385,9 +385,11 @@ mod tests {
     #[test]
     fn seeds_and_files_without_measure_are_answered() {
         let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/server_config");
-        let seeds: Vec<Vec<u8>> = std::fs::read_dir(seeds).expect("seeds").flatten().map(|e| std::fs::read(e.path()).expect("a seed")).collect();
+        let seeds: Vec<Vec<u8>> =
+            std::fs::read_dir(seeds).expect("seeds").flatten().map(|e| std::fs::read(e.path()).expect("a seed")).collect();
         let mut dice = mutate::Dice(2026);
-        let near: Vec<Vec<u8>> = seeds.iter().flat_map(|seed| (0..300).map(|_| mutate::mutate(seed, &mut dice)).collect::<Vec<_>>()).collect();
+        let near: Vec<Vec<u8>> =
+            seeds.iter().flat_map(|seed| (0..300).map(|_| mutate::mutate(seed, &mut dice)).collect::<Vec<_>>()).collect();
         let without_measure = ["- ", "a: ", "[", "? ", "&a [*a, "].map(|piece| piece.repeat(100_000).into_bytes());
         for text in seeds.into_iter().chain(near).chain(without_measure) {
             let Ok(text) = String::from_utf8(text) else { continue };
@@ -422,7 +424,8 @@ mod tests {
     #[test]
     fn a_flag_beats_the_file() {
         let raw = parse("http: {listen: 127.0.0.1:1}").expect("a file");
-        let config = validate(raw, Role::Up, Overrides { http: Some("127.0.0.1:2".into()), ..Overrides::default() }).expect("a configuration");
+        let config =
+            validate(raw, Role::Up, Overrides { http: Some("127.0.0.1:2".into()), ..Overrides::default() }).expect("a configuration");
         assert_eq!(config.http.at.port(), 2);
     }
 }

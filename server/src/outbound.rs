@@ -17,8 +17,6 @@ use crate::base::secret;
 use crate::config::{self, Config};
 use crate::telemetry::Telemetry;
 
-/// Tries before a delivery is given up: with the back-off below about a day.
-const MOST_ATTEMPTS: u32 = 16;
 /// Time for one call.
 const CALL: Duration = Duration::from_secs(15);
 /// A delivery that was taken and neither arrived nor failed (the process died) is taken again after this.
@@ -60,7 +58,7 @@ impl Dispatcher {
                     self.outbox.done(&key, self.clock.now()).await?;
                     self.telemetry.delivered(&target, &key);
                 }
-                Sent::Transient { reason, retry_after } if delivery.attempts < MOST_ATTEMPTS => {
+                Sent::Transient { reason, retry_after } if delivery.attempts < kiro_store::MAX_ATTEMPTS => {
                     self.telemetry.retried(&target, &key, &reason);
                     let asked = retry_after.and_then(|wait| i64::try_from(wait.as_micros()).ok()).unwrap_or(0);
                     let next = self.clock.now().plus(back_off(delivery.attempts).max(asked));

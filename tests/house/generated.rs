@@ -147,7 +147,8 @@ fn errors_are_documented() {
     for (code, place) in used {
         assert!(seen.contains_key(&code), "{place} names {code}, which no error has");
     }
-    let mut text = "# Errors\n\nEvery error has a stable code; doors show it beside the text. Written from the sources by `make docs`.\n".to_owned();
+    let mut text =
+        "# Errors\n\nEvery error has a stable code; doors show it beside the text. Written from the sources by `make docs`.\n".to_owned();
     for (name, codes) in sections.values() {
         write!(text, "\n## {name}\n\n| code | meaning |\n|---|---|\n").expect("text");
         for (code, meaning) in codes {

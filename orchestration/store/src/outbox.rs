@@ -7,8 +7,8 @@ use kiro_schemas::{Micros, Tenant};
 use crate::store::with_pool;
 use crate::{Error, Result, Store};
 
-/// A delivery that was tried so often is given up and kept for inspection.
-pub const MAX_ATTEMPTS: i64 = 12;
+/// A delivery that was tried so often is given up and kept for inspection: about a day, when waits double up to 2 hours.
+pub const MAX_ATTEMPTS: u32 = 24;
 
 /// One statement claims: whoever comes second sees the later time. What a killed process claimed comes again at that time.
 const CLAIM_SQLITE: &str = "UPDATE outbox SET attempts = attempts + 1, next_at = $2 WHERE key IN \
@@ -94,7 +94,7 @@ impl Outbox for Store {
         let reason: String = reason.chars().take(1000).collect();
         let next = next.map(|at| at.0);
         with_pool!(&self.pool, db => {
-            sqlx::query(sql).bind(key).bind(&reason).bind(next).bind(MAX_ATTEMPTS).execute(db).await.map(|_| ())
+            sqlx::query(sql).bind(key).bind(&reason).bind(next).bind(i64::from(MAX_ATTEMPTS)).execute(db).await.map(|_| ())
         })
         .map_err(Error::query("postpone a delivery"))
         .map_err(PortError::of)
@@ -115,7 +115,8 @@ impl Store {
         // What kills its process each time is never reported as failed.
         let give_up = "UPDATE outbox SET state = 'dead', reason = COALESCE(reason, 'it was tried too often') \
                        WHERE state = 'waiting' AND next_at <= $1 AND attempts >= $2";
-        with_pool!(&self.pool, db => sqlx::query(give_up).bind(now.0).bind(MAX_ATTEMPTS).execute(db).await.map(|_| ())).map_err(&claim)?;
+        with_pool!(&self.pool, db => sqlx::query(give_up).bind(now.0).bind(i64::from(MAX_ATTEMPTS)).execute(db).await.map(|_| ()))
+            .map_err(&claim)?;
         let mut rows: Vec<(String, String, String, String, i64, i64)> = with_pool!(&self.pool, db, is_sqlite => {
             let sql = if is_sqlite { CLAIM_SQLITE } else { CLAIM_POSTGRES };
             sqlx::query_as(sql).bind(now.0).bind(retry_at.0).bind(i64::from(limit)).fetch_all(db).await

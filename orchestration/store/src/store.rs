@@ -89,8 +89,7 @@ impl Store {
     /// The store does not answer.
     pub async fn settings(&self, prefix: &str) -> Result<Vec<(String, String)>> {
         let sql = "SELECT key, value FROM settings WHERE substr(key, 1, length($1)) = $1 ORDER BY key";
-        with_pool!(&self.pool, db => sqlx::query_as(sql).bind(prefix).fetch_all(db).await)
-        .map_err(Error::query("read settings"))
+        with_pool!(&self.pool, db => sqlx::query_as(sql).bind(prefix).fetch_all(db).await).map_err(Error::query("read settings"))
     }
 
     /// Sets a setting.

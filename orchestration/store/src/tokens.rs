@@ -99,9 +99,8 @@ impl Store {
     async fn scram_verifier(&self, name: &str, now: Micros) -> Result<Option<(Principal, ScramVerifier)>> {
         let sql = "SELECT tenant, role, salt, iterations, salted_password FROM tokens \
                    WHERE name = $1 AND (expires_at IS NULL OR expires_at > $2)";
-        let found: Option<Verifier> =
-            with_pool!(&self.pool, db => sqlx::query_as(sql).bind(name).bind(now.0).fetch_optional(db).await)
-                .map_err(Error::query("read a token"))?;
+        let found: Option<Verifier> = with_pool!(&self.pool, db => sqlx::query_as(sql).bind(name).bind(now.0).fetch_optional(db).await)
+            .map_err(Error::query("read a token"))?;
         let Some((tenant, role, salt, iterations, salted_password)) = found else { return Ok(None) };
         let iterations =
             u32::try_from(iterations).map_err(|_source| Error::Corrupt { column: "tokens.iterations", value: iterations.to_string() })?;

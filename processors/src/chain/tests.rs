@@ -71,7 +71,8 @@ fn values(current: &Current) -> Vec<(&(&'static str, String), &String)> {
 
 fn answer(folds: &mut Processors, all: &[Event<'_>]) {
     for missing in folds.missing() {
-        let is_wanted = |e: &&Event<'_>| missing.ids.iter().any(|id| *id == *e.subject_id) && missing.sources.iter().any(|s| *s == *e.source);
+        let is_wanted =
+            |e: &&Event<'_>| missing.ids.iter().any(|id| *id == *e.subject_id) && missing.sources.iter().any(|s| *s == *e.source);
         let wanted: Vec<_> = all.iter().filter(is_wanted).cloned().collect();
         folds.supply(events_table(), &batch(&wanted)).expect("supplied");
     }
@@ -135,7 +136,8 @@ fn features_and_health(seconds: &[i64]) -> [Vec<String>; 2] {
     folds.apply(events_table(), &batch(&events)).expect("applied");
     let mut current = Current::new();
     take(&mut current, &folds.emit(Micros(1)).expect("rows"));
-    ["features", "pipeline_health"].map(|name| current.iter().filter(|((table, _), _)| *table == name).map(|(_, (_, v))| v.clone()).collect())
+    ["features", "pipeline_health"]
+        .map(|name| current.iter().filter(|((table, _), _)| *table == name).map(|(_, (_, v))| v.clone()).collect())
 }
 
 #[test]
@@ -200,7 +202,11 @@ fn a_correction_of_a_forgotten_subject_asks_for_its_events() {
     let missing = folds.missing();
     assert_eq!(missing.len(), 1);
     let among = [("tenant", "default"), ("source", "https://ci/a"), ("run_id", "7")].map(|(name, value)| (name, [value.to_owned()]));
-    assert_eq!(missing[0].among(), among.each_ref().map(|(name, values)| (*name, &values[..])), "the run of the other source is not asked for");
+    assert_eq!(
+        missing[0].among(),
+        among.each_ref().map(|(name, values)| (*name, &values[..])),
+        "the run of the other source is not asked for"
+    );
     answer(&mut folds, &events);
     assert!(folds.missing().is_empty());
     take(&mut current, &folds.emit(Micros(2)).expect("rows"));

@@ -87,7 +87,6 @@ impl Known {
     fn none(ended: Ended) -> Self {
         Self { ended, failures: 0, decayed: [PRIOR; 3], kind_last: [0.0; 2], kind_decayed: [PRIOR; 2], streak: 0, last_failure: None }
     }
-
 }
 
 impl Ended {
