@@ -2,7 +2,7 @@
 //!
 //! Must not know: the lake, the log, HTTP, how a feature is computed.
 //!
-//! Entry points: [`examples_from`] (tables to examples), [`train`], [`evaluate`], [`RiskModel::fit`] (all of it),
+//! Entry points: [`examples_from`] (tables to examples), [`train`], [`evaluate()`], [`RiskModel::fit`] (all of it),
 //! [`RiskModel::assess`] (one answer with its reasons).
 //!
 //! ```text
