@@ -11,7 +11,8 @@ help: ## Show the targets
 setup: ## Install the Debian packages that the build needs, or say which
 	@scripts/setup.sh
 
-test: setup ## Run all tests
+test: ## Run all tests
+	@scripts/setup.sh test
 	cargo build $(CARGO_FLAGS) --workspace --bins
 	cargo test $(CARGO_FLAGS) --workspace
 
@@ -22,15 +23,17 @@ lint: setup ## Check formatting, lints, doc comments, licences and unused depend
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	export PATH="$$(scripts/tools.sh):$$PATH" && cargo machete && cargo deny --offline check --hide-inclusion-graph licenses bans sources
+	export PATH="$$(scripts/tools.sh):$$PATH" && cargo machete && cargo deny check --hide-inclusion-graph licenses bans sources
 
-bench: setup ## Measure against peers in one run and print the ratios; BENCH_PROFILE=quick builds faster
+bench: ## Measure against peers in one run and print the ratios; BENCH_PROFILE=quick builds faster
+	@scripts/setup.sh test
 	@scripts/bench.sh
 
 fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30)
 	@fuzz/run.sh
 
-soak: setup ## Kill the server at random instants for SOAK_MINUTES (60) while events come in, then recount
+soak: ## Kill the server at random instants for SOAK_MINUTES (60) while events come in, then recount
+	@scripts/setup.sh test
 	cargo build $(CARGO_FLAGS) --workspace --bins
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end acknowledged_survives -- --nocapture
 

@@ -10,14 +10,14 @@ jars=${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/kafka/$version
 
 fail() { echo "kafka.sh: $*" >&2; exit 1; }
 
-command -v java >/dev/null || fail "java is not installed (see scripts/setup-debian.sh)"
+command -v java >/dev/null || fail "java is not installed (scripts/setup.sh test installs it)"
 command -v python3 >/dev/null || command -v perl >/dev/null || fail "python3 or perl is needed to find free ports"
 
 fetch() {
     exec 9>"${jars}.lock"
     flock 9
     [ -e "$jars/.complete" ] && return
-    command -v mvn >/dev/null || fail "mvn is not installed (see scripts/setup-debian.sh)"
+    command -v mvn >/dev/null || fail "mvn is not installed (scripts/setup.sh test installs it)"
     mvn -B -q -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars" >&2 \
         || fail "Maven could not fetch Kafka $version"
     touch "$jars/.complete"

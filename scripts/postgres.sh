@@ -7,7 +7,7 @@ fail() { echo "postgres.sh: $*" >&2; exit 1; }
 
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1 || true)
 [ -n "$bin" ] || bin=$(dirname "$(command -v initdb || echo /nowhere/initdb)")
-[ -x "$bin/initdb" ] && [ -x "$bin/postgres" ] || fail "PostgreSQL is not installed (see scripts/setup.sh)"
+[ -x "$bin/initdb" ] && [ -x "$bin/postgres" ] || fail "PostgreSQL is not installed (scripts/setup.sh test installs it)"
 
 as=()
 work=$(mktemp -d)

@@ -9,11 +9,11 @@ python=$venv/bin/python
 
 fail() { echo "python.sh: $*" >&2; exit 1; }
 
-command -v python3 >/dev/null || fail "python3 is not installed (see scripts/setup-debian.sh)"
+command -v python3 >/dev/null || fail "python3 is not installed (scripts/setup.sh test installs it)"
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
 flock 9
-[ -x "$python" ] || python3 -m venv "$venv" >&2 || fail "python3-venv is not installed (see scripts/setup-debian.sh)"
+[ -x "$python" ] || python3 -m venv "$venv" >&2 || fail "python3-venv is not installed (scripts/setup.sh test installs it)"
 for package in pyarrow "$@"; do
     # What was installed leaves a note, so that nobody asks the registry twice.
     note=$venv/installed-${package//[^a-zA-Z0-9]/-}

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the build and the tests need when run as root; else says what to install.
+# Installs the Debian packages that the build needs, and with `test` those of the tests, when run as root; else says what
+# to install. The tests run a real Kafka (Java, Maven), a real PostgreSQL and a real Prometheus.
 # Prometheus is unpacked beside the build and not installed: its package would start a server.
 set -euo pipefail
 packages=(build-essential cmake pkg-config libssl-dev zlib1g-dev python3-venv postgresql-client)
 tools="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/target}/tools"
+if [ "${1:-}" = test ]; then
+  packages+=(postgresql)
+  command -v java >/dev/null || packages+=(openjdk-17-jre-headless)
+  command -v mvn >/dev/null || packages+=(maven)
+fi
 updated=
 update() {
   [ -n "$updated" ] || [ "$(id -u)" -ne 0 ] || apt-get update -qq
@@ -45,4 +51,4 @@ unpack_prometheus() {
 
 command -v cargo >/dev/null || { echo "A Rust toolchain is needed (1.95 or newer): see https://rustup.rs" >&2; exit 1; }
 install_packages
-unpack_prometheus
+[ "${1:-}" != test ] || unpack_prometheus
