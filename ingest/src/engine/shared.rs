@@ -285,9 +285,13 @@ impl Inner {
         self.partitions.get(at).filter(|p| p.is_owned && p.stopped.is_none()).map(|p| p.generation)
     }
 
-    /// Whether the view has come to where a version of a table stands, as far as its partitions are read here.
+    /// Whether the view has come to where a version of a table stands. A member of ingest asks for the partitions that it
+    /// reads. Who only follows reads all of them, and asks for those that are not assigned yet too: reading starts where
+    /// the tables of the view end, and what they gained before would never reach the folds.
     fn has_seen(&self, table: usize, offsets: &Offsets) -> bool {
-        let is_read = |at: &TopicPartition| self.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none());
+        let is_follower = !self.tables.iter().any(|s| s.side == Side::Events && s.commits);
+        let is_read =
+            |at: &TopicPartition| self.partitions.get(at).map_or(is_follower, |p| (p.is_owned || is_follower) && p.stopped.is_none());
         let contained = self.tables[table].contained(offsets);
         contained.iter().filter(|(at, _)| is_read(at)).all(|(at, next)| self.vector.next(at) >= next)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::AsArray as _;
+use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
@@ -103,6 +103,19 @@ impl World {
         counts
     }
 
+    /// Until ingest has committed so many events.
+    async fn wait_for_events(&self, count: usize) {
+        let table = Table::find("pipeline_runs_events").expect("a table");
+        let all = async {
+            while self.lake(1).await.scan(table, &["run_id"]).await.expect("a scan").iter().map(RecordBatch::num_rows).sum::<usize>()
+                < count
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("the events come into the files");
+    }
+
     async fn wait_for_runs(&self, version: u32, count: usize) {
         let all = async {
             while self.runs(version).await.len() < count {
@@ -160,6 +173,7 @@ async fn a_new_version_is_derived_beside_the_old_one() {
     let old = run(world.owner(1, 1).await.expect("it starts"));
     world.append(0..20).await;
     world.wait_for_runs(1, 20).await;
+    world.wait_for_events(20).await;
     let new = run(world.owner(2, 1).await.expect("it starts"));
     world.wait_for_runs(2, 20).await;
     world.append(20..21).await;
