@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs fuzz targets, each for FUZZ_SECONDS, from the seeds in fuzz/corpus: fuzz/run.sh [TARGET…]
-# A stable toolchain suffices: the coverage passes are told to the compiler by hand. `cargo fuzz` works on this folder as well.
+# A stable toolchain suffices: the coverage passes are told to the compiler by hand, and the address sanitizer, which it has
+# for nightly use alone, with RUSTC_BOOTSTRAP. FUZZ_SANITIZER= builds without it. `cargo fuzz` works on this folder as well.
+# No input may take more than a second or 256 MiB.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${FUZZ_SECONDS:-30}
@@ -10,6 +12,10 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
 -Cdebug-assertions -Coverflow-checks"
+sanitizer=${FUZZ_SANITIZER-address}
+if [ -n "$sanitizer" ]; then
+  export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$RUSTFLAGS -Zsanitizer=$sanitizer" ASAN_OPTIONS="quarantine_size_mb=8:${ASAN_OPTIONS:-}"
+fi
 # With a target, build scripts and macros are not instrumented.
 ${CARGO:-cargo} build --locked --release --target "$host" --bins
 targets=("$@")
@@ -20,7 +26,7 @@ for target in "${targets[@]}"; do
   crashes="$CARGO_TARGET_DIR/crashes/$target"
   mkdir -p "$found" "$crashes"
   log="$CARGO_TARGET_DIR/$target.log"
-  if "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+  if "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=1 -rss_limit_mb=256 -max_len=65536 \
     -artifact_prefix="$crashes/" "$found" "corpus/$target" >"$log" 2>&1; then
     runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log" | tail -1)
     branches=$(grep -aoE ' cov: [0-9]+' "$log" | tail -1)

@@ -30,6 +30,7 @@ pub struct Telemetry {
     commit: HistogramVec,
     rows: IntCounterVec,
     commit_errors: IntCounterVec,
+    fences: IntCounterVec,
     gaps: IntCounter,
     slots: Arc<Mutex<Slots>>,
 }
@@ -55,7 +56,7 @@ impl Telemetry {
     /// The registry has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let telemetry = Self::new()?;
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 14] = [
             Box::new(telemetry.records.clone()),
             Box::new(telemetry.bytes.clone()),
             Box::new(telemetry.events.clone()),
@@ -68,12 +69,14 @@ impl Telemetry {
             Box::new(telemetry.commit.clone()),
             Box::new(telemetry.rows.clone()),
             Box::new(telemetry.commit_errors.clone()),
+            Box::new(telemetry.fences.clone()),
             Box::new(telemetry.gaps.clone()),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))?;
         // From zero on: what appears with its first error shows no increase.
         for table in Table::all() {
             telemetry.commit_errors.with_label_values(&[table.name]);
+            telemetry.fences.with_label_values(&[table.name]);
         }
         Ok(telemetry)
     }
@@ -103,6 +106,11 @@ impl Telemetry {
             )?,
             rows: counters("kiro_ingest_committed_rows_total", "Rows in commits, by table.", &["table"])?,
             commit_errors: counters("kiro_ingest_commit_errors_total", "Commits that failed, by table.", &["table"])?,
+            fences: counters(
+                "kiro_ingest_fences_total",
+                "Commits that were refused because another process had moved the table on, by table.",
+                &["table"],
+            )?,
             gaps: IntCounter::new("kiro_ingest_gaps_total", "Partitions that were stopped because a part of the log is missing.")?,
             slots: Arc::default(),
         })
@@ -161,6 +169,11 @@ impl Telemetry {
     pub(crate) fn commit_error(&self, table: &str, error: &PortError) {
         self.commit_errors.with_label_values(&[table]).inc();
         warn!(table, %error, "commit failed; trying again");
+    }
+
+    pub(crate) fn fence(&self, table: &str, apps: &[(String, i64)]) {
+        self.fences.with_label_values(&[table]).inc();
+        error!(table, ?apps, "another process commits these partitions; ours start over where the tables stand");
     }
 
     pub(crate) fn gap(&self, gap: &Gap) {

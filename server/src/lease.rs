@@ -118,7 +118,8 @@ async fn keep(leases: Leases, lease: Lease, mut since: Instant, over: Cancellati
             }
             Err(_elapsed) => warn!(name = lease.name, "the control store does not answer in time"),
         }
-        if since.elapsed() + third >= leases.span && since != began {
+        // Where nobody else uses the store nobody else can have it: a disk that is full ends no lease.
+        if !leases.is_alone && since.elapsed() + third >= leases.span && since != began {
             warn!(name = lease.name, epoch = lease.epoch, "the lease could not be renewed and runs out");
             return over.cancel();
         }
@@ -171,6 +172,16 @@ mod tests {
         let (_, held) = leases(&store, "a", false).hold(&["fold".to_owned()], &stop).await.expect("a lease");
         store.close().await;
         tokio::time::timeout(Duration::from_secs(10), held.over.cancelled()).await.expect("it gives up");
+    }
+
+    #[tokio::test]
+    async fn alone_it_holds_while_the_store_cannot_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, stop) = (store(&folder).await, CancellationToken::new());
+        let (_, held) = leases(&store, "a", true).hold(&["fold".to_owned()], &stop).await.expect("a lease");
+        store.close().await;
+        let over = tokio::time::timeout(Duration::from_secs(2), held.over.cancelled()).await;
+        assert!(over.is_err(), "given up, though nobody can have taken it");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! flags > environment > file > default ─► Config ─► Base ─► stages of the role ─► stop: doors, engine (flush, commit), the rest
 //! ```
 
+mod allocator;
 mod base;
 mod config;
 mod decider;
@@ -106,6 +107,9 @@ fn main() -> ExitCode {
         Command::Maintain(options) => (Role::Maintain, options, false),
         Command::Check { role, options } => (role, options, true),
     };
+    if !is_check {
+        allocator::settle();
+    }
     match read(role, &options) {
         Err(error) => tell(&error, ExitCode::from(MISCONFIGURED)),
         Ok(_) if is_check => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::engine::EngineHandle;
 use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, SqlEngine, SqlRequest};
 use kiro_schemas::TopicPartition;
@@ -17,6 +18,17 @@ use crate::rows;
 const SETTLE: Duration = Duration::from_secs(30);
 /// Dead letters that one replay appends at most.
 const MOST_REPLAYED: usize = 10_000;
+
+/// Of these, those that are appended together, and those that are read at a time: a question to a broker takes its time.
+const REPLAYED_AT_ONCE: usize = 500;
+const READ_AT_ONCE: usize = 16;
+
+/// The record of a dead letter, as it was; `None` when the log has it no longer, or it was a tombstone.
+async fn read_again(log: Arc<dyn EventLog>, at: TopicPartition, offset: i64) -> Result<Option<NewRecord>, PortError> {
+    let Some(record) = log.read(&at, offset).await? else { return Ok(None) };
+    let again = |value| NewRecord { topic: at.topic.to_string(), key: record.key, value, headers: record.headers };
+    Ok(record.value.map(again))
+}
 
 /// The operator's side of a process.
 #[derive(Debug)]
@@ -76,15 +88,20 @@ impl Operations for Desk {
         request.parameters = vec![Some(reason_prefix.to_owned())];
         request.max_rows = MOST_REPLAYED;
         let answer = rows::ask(&self.sql, request).await?;
+        let places = answer.rows.iter().filter_map(|row| {
+            let (topic, partition, offset) = (row[0].as_str()?, row[1].as_i64()?, row[2].as_i64()?);
+            Some((TopicPartition::new(topic, i32::try_from(partition).unwrap_or(-1)), offset))
+        });
+        let places: Vec<_> = places.collect();
         let mut replayed = 0;
-        for row in answer.rows {
-            let (Some(topic), Some(partition), Some(offset)) = (row[0].as_str(), row[1].as_i64(), row[2].as_i64()) else { continue };
-            let at = TopicPartition::new(topic, i32::try_from(partition).unwrap_or(-1));
-            let Some(record) = self.log.read(&at, offset).await? else { continue };
-            let Some(value) = record.value else { continue };
-            let again = NewRecord { topic: topic.to_owned(), key: record.key, value, headers: record.headers };
-            self.log.append(vec![again]).await?;
-            replayed += 1;
+        for part in places.chunks(REPLAYED_AT_ONCE) {
+            let read = |(at, offset): &(TopicPartition, i64)| read_again(Arc::clone(&self.log), at.clone(), *offset);
+            let found: Vec<Option<NewRecord>> = stream::iter(part.iter().map(read)).buffered(READ_AT_ONCE).try_collect().await?;
+            let records: Vec<NewRecord> = found.into_iter().flatten().collect();
+            replayed += records.len() as u64;
+            if !records.is_empty() {
+                self.log.append(records).await?;
+            }
         }
         Ok(replayed)
     }

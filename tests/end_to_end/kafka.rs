@@ -1,6 +1,7 @@
 //! A real Apache Kafka, and what other people put into its topics.
 
 use std::io::{BufRead as _, BufReader};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -66,11 +68,27 @@ impl Broker {
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8000000");
         for answer in futures::executor::block_on(admin.create_topics([&new], &options))? {
             answer.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
         }
         Ok(())
+    }
+
+    /// Appends the records of these numbers, each made when its turn comes; a record without a value is a tombstone.
+    pub(crate) fn feed(&self, topic: &str, numbers: Range<usize>, make: impl Fn(usize) -> Option<Vec<u8>>) -> Result<()> {
+        let feeder = self.feeder()?;
+        for number in numbers {
+            feeder.send(topic, &number.to_string(), make(number).as_deref())?;
+        }
+        feeder.flush()
+    }
+
+    pub(crate) fn feeder(&self) -> Result<Feeder> {
+        let mut settings = self.client();
+        settings.set("linger.ms", "5").set("acks", "all").set("enable.idempotence", "true");
+        // What a test sends may be as long as it likes.
+        Ok(Feeder(settings.set("message.max.bytes", "8000000").create()?))
     }
 
     /// Appends records without keys: they are spread over the partitions.
@@ -86,6 +104,29 @@ impl Broker {
             producer.poll(Duration::ZERO);
         }
         Ok(producer.flush(Duration::from_secs(20))?)
+    }
+}
+
+/// Appends records, each once.
+pub(crate) struct Feeder(BaseProducer);
+
+impl Feeder {
+    pub(crate) fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let mut record = BaseRecord::to(topic).key(key);
+        record.payload = value;
+        while let Err((error, back)) = self.0.send(record) {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            ensure!(is_full, "record {key}: {error}");
+            record = back;
+            self.0.poll(Duration::from_millis(50));
+        }
+        self.0.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Waits until all of them are acknowledged.
+    pub(crate) fn flush(&self) -> Result<()> {
+        Ok(self.0.flush(Duration::from_mins(2))?)
     }
 }
 

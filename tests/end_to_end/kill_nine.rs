@@ -23,16 +23,16 @@ fn soak_minutes() -> Result<Option<u32>> {
 
 /// Posts numbered events one after the other and keeps the numbers that were acknowledged.
 #[derive(Debug, Default)]
-struct Sender {
-    next: AtomicUsize,
-    acknowledged: Mutex<BTreeSet<String>>,
-    ended: AtomicBool,
+pub(crate) struct Sender {
+    pub(crate) next: AtomicUsize,
+    pub(crate) acknowledged: Mutex<BTreeSet<String>>,
+    pub(crate) ended: AtomicBool,
     /// After each post, so that a long run does not outgrow what one query may answer.
-    pause: Duration,
+    pub(crate) pause: Duration,
 }
 
 impl Sender {
-    fn run(&self, port: u16) {
+    pub(crate) fn run(&self, port: u16) {
         while !self.ended.load(Ordering::Relaxed) {
             let first = self.next.fetch_add(EVENTS_A_POST, Ordering::Relaxed);
             let ids: Vec<String> = (first..first + EVENTS_A_POST).map(|number| format!("run-{number}")).collect();
@@ -49,7 +49,7 @@ impl Sender {
         }
     }
 
-    fn acknowledged(&self) -> usize {
+    pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }

@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 
 use crate::http;
 use crate::kafka::Broker;
+use crate::process::{Postgres, Process};
 use crate::server::{Answer, directory, program, wait_for};
-
-mod process;
-
-use process::{Postgres, Process};
 
 const ROLES: [&str; 5] = ["serve", "ingest", "process", "orchestrate", "maintain"];
 const TOPIC: &str = "roles.events";

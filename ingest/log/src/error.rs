@@ -173,7 +173,9 @@ pub(crate) fn is_outage(code: RDKafkaErrorCode) -> bool {
 fn kind_of_io(error: &std::io::Error) -> FaultKind {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => FaultKind::NoSpace,
-        _ => FaultKind::Internal,
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => FaultKind::Internal,
+        // The disk refuses for now: broken, closed, read-only. Whoever asks may try again.
+        _ => FaultKind::Unavailable,
     }
 }
 
@@ -253,7 +255,15 @@ mod tests {
         assert_eq!((io.kind(), io.retry()), (FaultKind::NoSpace, Retry::Backoff));
         let source = Box::new(redb::Error::Io(IoError::from(ErrorKind::QuotaExceeded)));
         assert_eq!(Error::Segment { action: "write", path: "x".into(), source }.kind(), FaultKind::NoSpace);
-        let other = Error::Io { path: "x".into(), source: IoError::from(ErrorKind::PermissionDenied) };
-        assert_eq!(other.kind(), FaultKind::Internal);
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_not_available() {
+        for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::Other] {
+            let io = Error::Io { path: "x".into(), source: IoError::from(kind) };
+            assert_eq!((io.kind(), io.retry()), (FaultKind::Unavailable, Retry::Backoff), "{kind}");
+        }
+        let broken = redb::Error::Io(IoError::from_raw_os_error(5));
+        assert_eq!(Error::Segment { action: "write", path: "x".into(), source: Box::new(broken) }.kind(), FaultKind::Unavailable);
     }
 }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use kiro_ports::{Clock, Committed, Snapshot, TableSink, TableSource};
 use kiro_tables::Table;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::pace::{Ticker, sleep};
 use super::shared::Shared;
 use super::table::Cut;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Short enough that a store that is well again is written to within ten seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Tries after the order to stop; what is not committed then is read from the log again.
 const LAST_TRIES: u32 = 3;
 
@@ -66,11 +67,7 @@ impl Committer {
                     return;
                 }
                 Some(Committed::Fenced(apps)) => {
-                    error!(
-                        table = self.table.name,
-                        ?apps,
-                        "another process commits these partitions; ours start over where the tables stand"
-                    );
+                    self.shared.telemetry.fence(self.table.name, &apps);
                     self.shared.fence(self.index, &apps);
                 }
                 None => return,

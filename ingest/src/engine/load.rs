@@ -2,6 +2,8 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kiro_ports::{PortError, RowStream};
 use kiro_schemas::{Micros, TopicPartition};
 use kiro_tables::{Table, TableShape};
 
@@ -13,30 +15,42 @@ use super::{EngineError, EngineResult};
 /// Tables of events that are about ingest itself; folds do not see them.
 pub(super) const OWN: [&str; 2] = ["dead_letters", "ingest_gaps"];
 
+/// What the window and the marks are made of.
+const SEEDED: [&str; 7] = ["tenant", "source", "event_id", "recorded_at", "_topic", "_partition", "_offset"];
+
 /// Seeds of the window: when recorded, what, where.
 type Seeds = Vec<(i64, Key, TopicPartition, i64)>;
 
 impl Worker {
     /// Restores the folds and replays the lake into them.
     pub(super) async fn load(&mut self) -> EngineResult<()> {
-        for table in self.folding.outputs() {
-            let rows = self.scan(table).await?;
+        let outputs = self.folding.outputs();
+        for table in &outputs {
+            let rows: Vec<RecordBatch> = self.stream(table, &[]).await?.try_collect().await.map_err(EngineError::port("read a table"))?;
             for batch in batches::current(table, &rows).map_err(EngineError::rows(table.name))? {
                 if batch.num_rows() > 0 {
                     self.folding.restore(table, &batch).map_err(EngineError::port("restore a fold"))?;
                 }
             }
         }
+        // Who derives nothing wants to know which events there are, and no more of them.
+        let columns: &[&str] = if outputs.is_empty() { &SEEDED } else { &[] };
         let mut seeds = Seeds::new();
         for table in Table::all().iter().filter(|t| t.shape == TableShape::Events && !OWN.contains(&t.name)) {
-            for batch in self.scan(table).await? {
+            let mut rows = self.stream(table, columns).await?;
+            while let Some(batch) = rows.try_next().await.map_err(EngineError::port("read a table"))? {
                 self.seed(&mut seeds, &batch);
                 self.mark(&batch);
-                self.fold(table, batch)?;
+                if columns.is_empty() {
+                    self.fold(table, batch)?;
+                }
             }
         }
         if let Some(letters) = Table::find(OWN[0]) {
-            self.scan(letters).await?.iter().for_each(|batch| self.mark(batch));
+            let mut rows = self.stream(letters, &SEEDED[3..]).await?;
+            while let Some(batch) = rows.try_next().await.map_err(EngineError::port("read a table"))? {
+                self.mark(&batch);
+            }
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);
         let old = seeds.len().saturating_sub(self.config.dedupe_window);
@@ -47,9 +61,14 @@ impl Worker {
         self.load_gaps().await
     }
 
-    async fn scan(&self, table: &'static Table) -> EngineResult<Vec<RecordBatch>> {
-        let rows = self.source.scan(table, &[]).await.map_err(EngineError::port("read a table"))?;
-        rows.iter().map(|batch| batches::conform(table, batch)).collect::<Result<_, _>>().map_err(EngineError::rows(table.name))
+    /// The rows of a table as they are read, so that a start holds no table in memory.
+    async fn stream(&self, table: &'static Table, columns: &[&str]) -> EngineResult<RowStream> {
+        let rows = self.source.stream(table, columns).await.map_err(EngineError::port("read a table"))?;
+        if !columns.is_empty() {
+            return Ok(rows);
+        }
+        let conformed = move |batch| batches::conform(table, &batch).map_err(|error| PortError::of(EngineError::rows(table.name)(error)));
+        Ok(Box::pin(rows.map(move |batch| batch.and_then(conformed))))
     }
 
     fn seed(&self, seeds: &mut Seeds, batch: &RecordBatch) {
@@ -89,7 +108,8 @@ impl Worker {
 
     async fn load_gaps(&mut self) -> EngineResult<()> {
         let Some(table) = Table::find("ingest_gaps") else { return Ok(()) };
-        for batch in self.scan(table).await? {
+        let mut rows = self.stream(table, &[]).await?;
+        while let Some(batch) = rows.try_next().await.map_err(EngineError::port("read a table"))? {
             let topic = batch.column_by_name("_topic").and_then(|c| c.as_string_view_opt());
             let int = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
             let (Some(topic), Some(partition), Some(expected)) = (topic, int("_partition"), int("expected_offset")) else { continue };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
+use futures::future::try_join_all;
 use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TailBatch, View};
 use kiro_schemas::{OffsetVector, TopicPartition, invariant};
 use kiro_tables::{Table, TableName, TableShape};
@@ -77,24 +78,16 @@ impl Shared {
         (sink, source): (Arc<dyn TableSink>, Arc<dyn TableSource>),
         telemetry: Telemetry,
     ) -> EngineResult<Arc<Self>> {
-        let mut tables = Vec::new();
-        for table in Table::all() {
+        let open = |table: &'static Table| {
             let (side, commits) = match table.shape {
                 TableShape::Events => (Side::Events, config.commits_events),
                 TableShape::Versions if outputs.contains(&table.name) => (Side::Derived, config.commits_derived),
                 TableShape::Versions => (Side::Foreign, false),
             };
-            let mut state = TableState::new(table, side, commits, config);
-            if commits {
-                take_over(&state, sink.as_ref()).await?;
-                state.stands(&sink.offsets(table).await.map_err(EngineError::port("read the offsets of a table"))?);
-            }
-            state.snapshot = source.snapshot(table).await.map_err(EngineError::port("read a table"))?;
-            if let (false, Some(snapshot)) = (commits, state.snapshot.clone()) {
-                state.stands(snapshot.offsets());
-            }
-            tables.push(state);
-        }
+            open_table(TableState::new(table, side, commits, config), sink.as_ref(), source.as_ref())
+        };
+        // All at once: a store that is slow is waited for once.
+        let tables = try_join_all(Table::all().iter().map(open)).await?;
         let mut inner = Inner {
             tables,
             vector: OffsetVector::default(),
@@ -242,6 +235,20 @@ impl Shared {
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded.load(Ordering::Acquire)
     }
+}
+
+/// Reads where a table stands.
+async fn open_table(mut state: TableState, sink: &dyn TableSink, source: &dyn TableSource) -> EngineResult<TableState> {
+    let table = state.table;
+    if state.commits {
+        take_over(&state, sink).await?;
+        state.stands(&sink.offsets(table).await.map_err(EngineError::port("read the offsets of a table"))?);
+    }
+    state.snapshot = source.snapshot(table).await.map_err(EngineError::port("read a table"))?;
+    if let (false, Some(snapshot)) = (state.commits, state.snapshot.clone()) {
+        state.stands(snapshot.offsets());
+    }
+    Ok(state)
 }
 
 /// Makes a table of the folds ours: from then on the owner before is fenced, whatever it still wants to write.

@@ -24,6 +24,8 @@ mod world;
 use crash::CrashPoint;
 
 const WORLDS: u64 = 200;
+/// Commits of one storm.
+const COMMITS: u64 = 500;
 
 /// Looks at each view before it is published.
 pub(super) struct Watcher(Box<dyn Fn(&View) + Send + Sync>);
@@ -40,11 +42,31 @@ impl fmt::Debug for Watcher {
     }
 }
 
-/// The seeds to live through: one, if the environment names it, to look into a failure.
-#[expect(clippy::disallowed_methods, reason = "a test that is asked for one seed")]
+/// A number that the environment may say otherwise.
+#[expect(clippy::disallowed_methods, reason = "a test that is asked for one seed, or for many")]
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok())
+}
+
+/// The seeds to live through: one, if the environment names it, to look into a failure; `make soak` asks for more.
 fn seeds() -> std::ops::Range<u64> {
-    let named = std::env::var("KIRO_SIM_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    named.map_or(0..WORLDS, |seed| seed..seed + 1)
+    asked("KIRO_SIM_SEED").map_or_else(|| 0..asked("SOAK_COUNT").unwrap_or(WORLDS), |seed| seed..seed + 1)
+}
+
+/// Under faults of the store of every kind, each at one call in twenty: nothing is lost, nothing stands twice, and a store
+/// that answers nothing is not asked without measure.
+#[test]
+fn hundreds_of_commits_outlive_a_store_that_fails_in_every_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut left, mut seed, mut faults, mut rows) = (asked("SOAK_COUNT").unwrap_or(COMMITS), 1_000, 0, 0);
+    while left > 0 {
+        let commits = left.min(COMMITS);
+        let world = std::thread::scope(|scope| scope.spawn(|| world::storm(seed, folder.path(), commits)).join());
+        let world = world.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (left, seed, faults, rows) = (left - commits, seed + 1, faults + world.faults, rows + world.rows);
+    }
+    println!("commits under faults: {faults} faults, {rows} rows, seeds from 1000 to {}", seed - 1);
+    assert!(faults > 100, "the store was too kind");
 }
 
 #[test]

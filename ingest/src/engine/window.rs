@@ -1,17 +1,28 @@
 //! Repeats: the newest event ids, and where each was seen first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use hashbrown::HashTable;
 use kiro_schemas::TopicPartition;
+
+/// Any place within a record: rows of the lake do not tell theirs.
+const ANYWHERE: u32 = u32::MAX;
 
 /// Where an event stands in the log: partition (by its number here), offset, place within the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    partition: u32,
     offset: i64,
-    /// `None` is any place: rows of the lake do not tell theirs.
-    index: Option<u32>,
+    partition: u32,
+    index: u32,
+}
+
+impl Place {
+    /// Whether both are one place, as far as they tell.
+    fn is_same(self, other: Self) -> bool {
+        let is_near = self.partition == other.partition && self.offset == other.offset;
+        is_near && (self.index == other.index || self.index == ANYWHERE || other.index == ANYWHERE)
+    }
 }
 
 /// A digest of tenant, source and event id.
@@ -31,17 +42,23 @@ impl Key {
 
 /// A bounded set of event ids. An event that is read a second time from the *same* place is no repeat: its rows may
 /// have been dropped with its partition before they were committed.
+///
+/// There are a million of them by default: 32 bytes for each, and 10 for finding it.
 #[derive(Debug)]
 pub(super) struct Window {
     limit: usize,
-    seen: HashMap<Key, Place>,
-    order: VecDeque<Key>,
+    /// What was seen; full, it is written anew from its beginning.
+    entries: Vec<(Key, Place)>,
+    oldest: usize,
+    /// Where in `entries` a key is.
+    found: HashTable<u32>,
     partitions: HashMap<TopicPartition, u32>,
 }
 
 impl Window {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), seen: HashMap::new(), order: VecDeque::new(), partitions: HashMap::new() }
+        let limit = limit.clamp(1, u32::MAX as usize);
+        Self { limit, entries: Vec::new(), oldest: 0, found: HashTable::new(), partitions: HashMap::new() }
     }
 
     pub(super) fn place(&mut self, at: &TopicPartition, offset: i64, index: Option<usize>) -> Place {
@@ -50,23 +67,38 @@ impl Window {
             Some(number) => *number,
             None => *self.partitions.entry(at.clone()).or_insert(count),
         };
-        Place { partition, offset, index: index.map(|i| u32::try_from(i).unwrap_or(u32::MAX)) }
+        Place { partition, offset, index: index.map_or(ANYWHERE, |i| u32::try_from(i).unwrap_or(ANYWHERE)) }
     }
 
     /// Whether the event was seen at another place; remembers it if not.
     pub(super) fn is_repeat(&mut self, key: Key, place: Place) -> bool {
-        if let Some(first) = self.seen.get(&key) {
-            let same = first.partition == place.partition && first.offset == place.offset;
-            return !(same && first.index.is_none_or(|i| place.index.is_none_or(|j| i == j)));
+        let Self { entries, found, .. } = self;
+        if let Some(at) = found.find(key.0, |at| entries[*at as usize].0 == key) {
+            return !entries[*at as usize].1.is_same(place);
         }
-        if self.order.len() >= self.limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
+        if entries.len() < self.limit {
+            entries.push((key, place));
+            self.remember(self.entries.len() - 1);
+        } else {
+            self.forget();
+            self.entries[self.oldest] = (key, place);
+            self.remember(self.oldest);
+            self.oldest = (self.oldest + 1) % self.limit;
         }
-        self.seen.insert(key, place);
-        self.order.push_back(key);
         false
+    }
+
+    fn remember(&mut self, at: usize) {
+        let Self { entries, found, .. } = self;
+        let number = u32::try_from(at).unwrap_or(u32::MAX);
+        found.insert_unique(entries[at].0.0, number, |at| entries[*at as usize].0.0);
+    }
+
+    fn forget(&mut self) {
+        let oldest = self.oldest;
+        if let Ok(entry) = self.found.find_entry(self.entries[oldest].0.0, |at| *at as usize == oldest) {
+            drop(entry.remove());
+        }
     }
 }
 
@@ -91,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_right_over_many_rounds() {
+        let (mut window, at) = (Window::new(100), TopicPartition::new("events", 0));
+        for number in 0..1_000_i64 {
+            let (place, elsewhere) = (window.place(&at, number, Some(0)), window.place(&at, number + 5_000, Some(0)));
+            let key = |number: i64| Key::of("t", "s", &number.to_string());
+            assert!(!window.is_repeat(key(number), place));
+            for (back, is_known) in [(0, true), (99, true), (50, true)] {
+                assert_eq!(number < back || window.is_repeat(key(number - back), elsewhere), is_known, "{number} - {back}");
+            }
+        }
+    }
+
+    #[test]
     fn it_forgets_the_oldest() {
         let (mut window, at) = (Window::new(2), TopicPartition::new("events", 0));
         for (offset, id) in ["a", "b", "c"].into_iter().enumerate() {
@@ -98,6 +143,7 @@ mod tests {
             assert!(!window.is_repeat(Key::of("t", "s", id), place));
         }
         let place = window.place(&at, 9, None);
+        assert!(window.is_repeat(Key::of("t", "s", "b"), place));
         assert!(window.is_repeat(Key::of("t", "s", "c"), place));
         assert!(!window.is_repeat(Key::of("t", "s", "a"), place));
         assert!(!window.is_repeat(Key::of("u", "s", "c"), place), "another tenant's");

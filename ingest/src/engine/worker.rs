@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use kiro_ports::{Clock, EventLog, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
 use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Rows, Stamp, Table};
@@ -83,6 +84,8 @@ struct State {
 struct Draft<'b> {
     rows: EventRows,
     letters: Option<Rows>,
+    /// The bytes of the letters, by their digests.
+    bytes: Vec<(String, Bytes)>,
     batch: &'b LogBatch,
 }
 
@@ -227,14 +230,15 @@ impl Worker {
         if !self.is_continued(batch, next).await? {
             return Ok(());
         }
-        let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(bytes::Bytes::len).sum();
+        let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
-        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
+        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), bytes: Vec::new(), batch };
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
             self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
-            self.record(&mut draft, record).await?;
+            self.record(&mut draft, record)?;
         }
+        self.keep(&draft.bytes).await?;
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
         if let Some(letters) = draft.letters.as_mut().filter(|l| !l.is_empty()) {
             made.push((OWN[0], letters.finish().map_err(EngineError::rows(OWN[0]))?));
@@ -255,22 +259,22 @@ impl Worker {
         Ok(())
     }
 
-    async fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
+    fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
         let batch = draft.batch;
         let named = header(&record.headers, "kiro-tenant");
         let tenant = match named {
             None => self.config.tenant.clone(),
             Some(name) if kiro_schemas::id::is_tenant(name) => Tenant::new(name),
-            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant").await,
+            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant"),
         };
         let Some(bytes) = record.value.as_ref().filter(|v| !v.is_empty()) else {
             let reason = if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" };
-            return self.dead_letter(draft, record, reason).await;
+            return self.dead_letter(draft, record, reason);
         };
         let decoder = Arc::clone(&self.decoder);
         let events = match decoder.decode(&batch.at.topic, &record.headers, bytes) {
             Ok(events) => events,
-            Err(reason) => return self.dead_letter(draft, record, &reason).await,
+            Err(reason) => return self.dead_letter(draft, record, &reason),
         };
         for (index, event) in events.iter().enumerate() {
             if self.is_new(batch, record.offset, index, (&tenant, event)) {
@@ -301,31 +305,35 @@ impl Worker {
         self.state.readings.get(at).and_then(|r| r.floors.get(table)).copied()
     }
 
-    async fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
-        let at = &draft.batch.at;
-        if !self.is_above(at, OWN[0], record.offset) {
-            return Ok(());
-        }
-        let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
-        let digest = Quarantine::digest(bytes);
+    /// Keeps the bytes of dead letters before there is a row of them, if it is us who commit the rows.
+    async fn keep(&self, letters: &[(String, Bytes)]) -> EngineResult<()> {
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
-        // The bytes are kept by whoever commits the row.
         while self.config.commits_events
-            && let Err(error) = quarantine.keep(&digest, bytes)
+            && let Err(error) = quarantine.keep(letters)
         {
-            error!(%digest, %error, "quarantine file cannot be written; ingestion waits");
+            error!(%error, "quarantine files cannot be written; ingestion waits");
             if self.stop.is_cancelled() {
                 return Err(EngineError::Quarantine(error));
             }
             tokio::select! { biased; () = self.stop.cancelled() => {} () = sleep(Duration::from_secs(1)) => {} }
         }
+        Ok(())
+    }
+
+    fn dead_letter(&mut self, draft: &mut Draft<'_>, record: &Record, reason: &str) -> EngineResult<()> {
+        let at = &draft.batch.at;
+        if !self.is_above(at, OWN[0], record.offset) {
+            return Ok(());
+        }
+        let bytes = record.value.clone().unwrap_or_default();
+        let digest = Quarantine::digest(&bytes);
         self.shared.telemetry.dead_letter();
         let tenant = header(&record.headers, "kiro-tenant").filter(|t| kiro_schemas::id::is_tenant(t));
         let row = [
             Value::text(tenant.unwrap_or(self.config.tenant.as_str())),
             Value::text(reason),
             Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
-            Value::text(digest),
+            Value::text(digest.as_str()),
             Value::Time(record.recorded_at),
             Value::Time(record.recorded_at),
             Value::text(&*at.topic),
@@ -333,7 +341,9 @@ impl Worker {
             Value::Int(record.offset),
         ];
         let Some(letters) = draft.letters.as_mut() else { return Ok(()) };
-        letters.push(&row).map_err(EngineError::rows(OWN[0]))
+        letters.push(&row).map_err(EngineError::rows(OWN[0]))?;
+        draft.bytes.push((digest, bytes));
+        Ok(())
     }
 
     /// Folds rows of events that are due; keeps the others until they are.

@@ -5,11 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -23,6 +24,10 @@ pub struct Toxics {
     pub after: f64,
     /// A put-if-absent says that the object exists, and nothing was done.
     pub conflict: f64,
+    /// The body of an answer breaks off half-way.
+    pub reset: f64,
+    /// A listing does not show the newest object yet.
+    pub stale: f64,
     /// A call takes [`Toxics::delay`] longer.
     pub slow: f64,
     /// See [`Toxics::slow`].
@@ -99,15 +104,34 @@ impl<S> FaultStore<S> {
         verdict
     }
 
-    fn judge_get(&self) -> Result<()> {
+    /// Whether something happens that does so with this ratio.
+    fn strikes(&self, ratio: impl Fn(&Toxics) -> f64) -> bool {
         let mut state = self.lock();
-        let ratio = state.toxics.before;
-        if ratio > 0.0 && state.random.gen_bool(ratio) {
-            state.injected += 1;
-            return Err(injected("503 on reading"));
-        }
-        Ok(())
+        let ratio = ratio(&state.toxics);
+        let strikes = ratio > 0.0 && state.random.gen_bool(ratio);
+        state.injected += u64::from(strikes);
+        strikes
     }
+}
+
+/// The answer with half of its body, and then an error.
+async fn broken_off(whole: GetResult) -> Result<GetResult> {
+    let (meta, range, attributes) = (whole.meta.clone(), whole.range.clone(), whole.attributes.clone());
+    let bytes = whole.bytes().await?;
+    let half = bytes.slice(..bytes.len() / 2);
+    let payload = GetResultPayload::Stream(stream::iter([Ok(half), Err(injected("connection reset"))]).boxed());
+    Ok(GetResult { payload, meta, range, attributes })
+}
+
+/// A listing without the object that comes last.
+fn without_newest(all: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let rest = async move {
+        let mut all: Vec<ObjectMeta> = all.try_collect().await?;
+        all.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        drop(all.pop());
+        Ok::<_, object_store::Error>(stream::iter(all.into_iter().map(Ok)))
+    };
+    stream::once(rest).try_flatten().boxed()
 }
 
 fn injected(what: &'static str) -> object_store::Error {
@@ -141,8 +165,11 @@ impl<S: ObjectStore> ObjectStore for FaultStore<S> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.judge_get()?;
-        self.inner.get_opts(location, options).await
+        if self.strikes(|toxics| toxics.before) {
+            return Err(injected("503 on reading"));
+        }
+        let whole = self.inner.get_opts(location, options).await?;
+        if self.strikes(|toxics| toxics.reset) { broken_off(whole).await } else { Ok(whole) }
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -150,7 +177,8 @@ impl<S: ObjectStore> ObjectStore for FaultStore<S> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let all = self.inner.list(prefix);
+        if self.strikes(|toxics| toxics.stale) { without_newest(all) } else { all }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use datafusion::prelude::{SessionContext, col, lit};
 use deltalake::checkpoints;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
-use kiro_ports::{Clock, Commit, Committed, Offsets, PortError, Snapshot, TableSink, TableSource};
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use kiro_ports::{Clock, Commit, Committed, Offsets, PortError, RowStream, Snapshot, TableSink, TableSource};
 use kiro_tables::{Table, TableName};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -160,20 +161,23 @@ impl Lake {
         Ok(made)
     }
 
-    async fn select(&self, table: &'static Table, columns: &[&str], among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>> {
+    /// Rows as they are read, without empty batches.
+    async fn select(&self, table: &'static Table, columns: &[&str], among: &[(&str, &[String])]) -> Result<RowStream> {
         let failed = |source| Error::Query { table: table.name, source: Box::new(source) };
-        let names: Vec<&str> = if columns.is_empty() { table.columns.iter().map(|c| c.name).collect() } else { columns.to_vec() };
-        if let Some(unknown) = names.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
+        let own = table.columns.iter().map(|c| c.name);
+        let names: Vec<&'static str> = own.filter(|name| columns.is_empty() || columns.contains(name)).collect();
+        if let Some(unknown) = columns.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
             return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
         }
-        let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Vec::new()) };
+        let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Box::pin(stream::empty())) };
         let mut frame = SessionContext::new().read_table(snapshot.provider().await?).map_err(failed)?;
         for (column, values) in among {
             let values = values.iter().map(|v| lit(v.as_str())).collect();
             frame = frame.filter(col(*column).in_list(values, false)).map_err(failed)?;
         }
-        let batches = frame.select_columns(&names).map_err(failed)?.collect().await.map_err(failed)?;
-        batches.iter().filter(|b| b.num_rows() > 0).map(|batch| conform(table, &names, batch)).collect()
+        let rows = frame.select_columns(&names).map_err(failed)?.execute_stream().await.map_err(failed)?;
+        let rows = rows.map(move |batch| conform(table, &names, &batch.map_err(failed)?)).map_err(PortError::of);
+        Ok(Box::pin(rows.try_filter(|batch| future::ready(batch.num_rows() > 0))))
     }
 }
 
@@ -266,7 +270,7 @@ impl TableSource for Lake {
         Ok(newest.map(|snapshot| snapshot as Arc<dyn Snapshot>))
     }
 
-    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
+    async fn stream(&self, table: &'static Table, columns: &[&str]) -> Result<RowStream, PortError> {
         self.select(table, columns, &[]).await.map_err(PortError::of)
     }
 
@@ -274,6 +278,6 @@ impl TableSource for Lake {
         if among.iter().any(|(_, values)| values.is_empty()) {
             return Ok(Vec::new());
         }
-        self.select(table, &[], among).await.map_err(PortError::of)
+        self.select(table, &[], among).await.map_err(PortError::of)?.try_collect().await
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use kiro_tables::Table;
 
-use crate::{PortError, Snapshot};
+use crate::{PortError, RowStream, Snapshot};
 
 /// The transactions of a table: application id to the next offset.
 pub type Offsets = BTreeMap<String, i64>;
@@ -55,8 +56,12 @@ pub trait TableSink: Send + Sync + std::fmt::Debug {
 pub trait TableSource: Send + Sync + std::fmt::Debug {
     /// The newest version of a table; `None` when it is not there yet.
     async fn snapshot(&self, table: &'static Table) -> Result<Option<Arc<dyn Snapshot>>, PortError>;
-    /// All rows of a table in batches; `columns` empty means all. Empty when the table is not there.
-    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError>;
+    /// All rows of a table, batch by batch as they are read; `columns` empty means all. None when the table is not there.
+    async fn stream(&self, table: &'static Table, columns: &[&str]) -> Result<RowStream, PortError>;
+    /// The same at once.
+    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
+        self.stream(table, columns).await?.try_collect().await
+    }
     /// The rows whose text columns each have one of their values.
     async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError>;
 }

@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+/// What a consumer is told unless the configuration says something else: little is fetched ahead, because the tail holds
+/// what cannot be committed, and a full queue is looked at again soon.
+const CONSUMER: &[(&str, &str)] =
+    &[("queued.max.messages.kbytes", "16384"), ("fetch.max.bytes", "8388608"), ("fetch.queue.backoff.ms", "50")];
+/// The same for members of a group of the classic protocol. A member that was killed is missed after the shortest time that
+/// brokers permit, so that its next life, or another member, has its partitions within ten seconds.
+const CLASSIC_GROUP: &[(&str, &str)] =
+    &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1500")];
+
 /// Which cluster, and how to talk to it.
 #[derive(Clone)]
 pub struct KafkaConfig {
@@ -65,8 +74,13 @@ impl KafkaConfig {
             .set("allow.auto.create.topics", "false")
             .set("topic.metadata.refresh.interval.ms", "10000");
         let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
-        if !given("group.protocol") && !given("partition.assignment.strategy") {
-            config.set("partition.assignment.strategy", "cooperative-sticky");
+        for (name, value) in CONSUMER.iter().filter(|(name, _)| !given(name)) {
+            config.set(*name, *value);
+        }
+        if !given("group.protocol") {
+            for (name, value) in CLASSIC_GROUP.iter().filter(|(name, _)| !given(name)) {
+                config.set(*name, *value);
+            }
         }
         config
     }
@@ -96,6 +110,9 @@ mod tests {
         config.properties = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         assert!(!format!("{config:?}").contains("hunter2"));
         assert_eq!(config.consumer("g").get("enable.auto.commit"), Some("false"));
+        assert_eq!(config.consumer("g").get("session.timeout.ms"), Some("6000"));
+        config.properties.push(("session.timeout.ms".to_owned(), "9000".to_owned()));
+        assert_eq!(config.consumer("g").get("session.timeout.ms"), Some("9000"));
         assert_eq!(config.producer().get("acks"), Some("all"));
         assert_eq!(config.producer().get("client.id"), Some("mine"));
     }

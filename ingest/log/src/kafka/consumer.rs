@@ -55,6 +55,7 @@ pub(super) fn start(config: &KafkaConfig, context: Owned, subscription: Subscrip
         reported,
         subscription,
         pending: BTreeMap::new(),
+        pending_bytes: 0,
         ready: VecDeque::new(),
         paused: false,
         looked_at: Micros(0),
@@ -85,16 +86,16 @@ struct Worker {
     reported: commands::Receiver<OffsetVector>,
     subscription: Subscription,
     pending: BTreeMap<TopicPartition, Pending>,
+    /// Their bytes: what waits here is one batch at most, however many partitions there are.
+    pending_bytes: usize,
     ready: VecDeque<Result<Poll, PortError>>,
     paused: bool,
     looked_at: Micros,
 }
 
 /// Records of a partition that are not a batch yet.
-#[derive(Default)]
 struct Pending {
     start: i64,
-    bytes: usize,
     records: Vec<Record>,
 }
 
@@ -141,13 +142,11 @@ impl Worker {
     /// Keeps a record for the next batch of its partition.
     fn hold(&mut self, at: TopicPartition, start: i64, record: Record) {
         let size = message::size(&record);
-        let full = self.pending.get(&at).is_some_and(|pending| pending.bytes.saturating_add(size) > self.subscription.max_batch_bytes);
-        if full {
-            self.flush(&at);
+        if self.pending_bytes.saturating_add(size) > self.subscription.max_batch_bytes {
+            self.flush_all();
         }
-        let pending = self.pending.entry(at).or_insert_with(|| Pending { start, ..Pending::default() });
-        pending.bytes = pending.bytes.saturating_add(size);
-        pending.records.push(record);
+        self.pending_bytes = self.pending_bytes.saturating_add(size);
+        self.pending.entry(at).or_insert_with(|| Pending { start, records: Vec::new() }).records.push(record);
     }
 
     fn flush(&mut self, at: &TopicPartition) {
@@ -163,6 +162,7 @@ impl Worker {
         while let Some(at) = self.pending.keys().next().cloned() {
             self.flush(&at);
         }
+        self.pending_bytes = 0;
     }
 
     /// Takes over what the context has to tell, in its order among the batches.

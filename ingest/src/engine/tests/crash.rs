@@ -36,7 +36,7 @@ crash_points! {
     BatchRead,
     /// A record is decoded.
     Decode,
-    /// The bytes of a dead letter are in quarantine, its row is nowhere.
+    /// A dead letter was made, its row is nowhere.
     LetterKept,
     /// Rows go into the folds.
     Fold,

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::stream;
 use kiro_lake::Lake;
-use kiro_ports::{Commit, Committed, Offsets, PortError, Snapshot, TableSink, TableSource};
+use kiro_ports::{Commit, Committed, Offsets, PortError, RowStream, Snapshot, TableSink, TableSource};
 use kiro_schemas::FaultKind;
 use kiro_tables::{Table, TableName};
 use rand::rngs::StdRng;
@@ -77,10 +78,11 @@ impl TableSource for SimSource {
         Ok(self.witness.read(table).map(|version| version as Arc<dyn Snapshot>))
     }
 
-    async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
-        assert!(columns.is_empty(), "the engine asks for all columns");
+    /// Columns that were not asked for do no harm.
+    async fn stream(&self, table: &'static Table, _columns: &[&str]) -> Result<RowStream, PortError> {
         self.life.pass(CrashPoint::StartScan).await;
-        Ok(self.witness.read(table).map_or_else(Vec::new, |version| version.batches.clone()))
+        let batches = self.witness.read(table).map_or_else(Vec::new, |version| version.batches.clone());
+        Ok(Box::pin(stream::iter(batches.into_iter().map(Ok))))
     }
 
     async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError> {

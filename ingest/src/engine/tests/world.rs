@@ -31,6 +31,9 @@ use super::witness::Witness;
 const PARTITIONS: i32 = 3;
 const STEPS: u32 = 40;
 const CLUSTER: &str = "sim";
+/// How long a store answers nothing, and how often it may be asked meanwhile, by all tables of a process together.
+const STALL_SECONDS: u64 = 120;
+const MOST_CALLS_A_SECOND: u64 = 60;
 
 /// What a world tells when it has ended well.
 #[derive(Debug)]
@@ -49,10 +52,19 @@ pub(super) struct Told {
 
 /// Lives through the world of a seed. Panics with the seed where something is wrong.
 pub(super) fn live(seed: u64, folder: &Path) -> Told {
+    live_until(seed, folder, None)
+}
+
+/// The same while everything that can be wrong with a store is, until there are so many commits.
+pub(super) fn storm(seed: u64, folder: &Path, commits: u64) -> Told {
+    live_until(seed, folder, Some(commits))
+}
+
+fn live_until(seed: u64, folder: &Path, commits: Option<u64>) -> Told {
     time::begin();
     let trace = Arc::new(Trace::default());
     let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(time::advance).build().expect("a runtime");
-    let world = World::new(seed, folder, Arc::clone(&trace));
+    let world = World { storm: commits, ..World::new(seed, folder, Arc::clone(&trace)) };
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| LocalSet::new().block_on(&runtime, world.live())));
     let problem = match lived {
         Ok(Ok(told)) => return told,
@@ -94,6 +106,8 @@ struct World {
     births: u64,
     trimmed: BTreeSet<i32>,
     recreated: BTreeSet<i32>,
+    /// In a storm: until how many commits it lasts.
+    storm: Option<u64>,
 }
 
 struct SimDecoder {
@@ -146,6 +160,7 @@ impl World {
             births: 0,
             trimmed: BTreeSet::new(),
             recreated: BTreeSet::new(),
+            storm: None,
         }
     }
 
@@ -153,11 +168,21 @@ impl World {
         for partition in 0..PARTITIONS {
             self.shared.log.give(partition, Some(usize::try_from(partition).expect("small") % self.processes.len()));
         }
-        for step in 0..STEPS {
+        for step in 0.. {
+            if self.storm.map_or(step >= STEPS, |commits| self.commits() >= commits) {
+                break;
+            }
             self.raise(true).await;
-            self.step(step).await;
+            if self.storm.is_some() {
+                self.rage(step).await
+            } else {
+                self.step(step).await
+            }
             self.wait_up_to(200).await;
             self.complain()?;
+        }
+        if self.storm.is_some() {
+            self.stall().await?;
         }
         self.settle().await?;
         self.examine()
@@ -234,6 +259,48 @@ impl World {
             94..97 if self.is_gappy() && step > STEPS / 3 => self.trim(),
             _ => self.wait_up_to(1_500).await,
         }
+    }
+
+    /// How many commits all tables have.
+    fn commits(&self) -> u64 {
+        let version = |table: &'static Table| self.shared.witness.read(table).map_or(0, |v| v.version());
+        Table::all().iter().map(|table| u64::try_from(version(table)).unwrap_or(0)).sum()
+    }
+
+    /// A step in a storm: each toxic strikes one call in twenty.
+    async fn rage(&mut self, step: u32) {
+        if step == 0 {
+            let (before, after, conflict, reset, stale) = (0.05, 0.05, 0.05, 0.05, 0.05);
+            self.shared.faults.set(Toxics { before, after, conflict, reset, stale, ..Toxics::default() });
+        }
+        match self.random.gen_range(0..100) {
+            0..85 => self.feed(),
+            85..93 if self.processes.len() > 1 => self.rebalance(),
+            93..96 => self.restart().await,
+            // A store that is slow: what was asked comes long after.
+            _ => sleep(Duration::from_secs(2)).await,
+        }
+    }
+
+    /// The store answers nothing for some minutes: it is asked again and again, but not without measure, and the alarm of
+    /// commits that fail goes off, which needs four in ten minutes.
+    async fn stall(&mut self) -> Result<(), String> {
+        self.raise(false).await;
+        self.processes.iter().flatten().for_each(|p| p.life.spare());
+        sleep(Duration::from_secs(5)).await;
+        self.shared.faults.set(Toxics { before: 1.0, ..Toxics::default() });
+        let (calls, lines) = (self.shared.faults.injected(), self.shared.trace.lines().len());
+        for _ in 0..STALL_SECONDS {
+            self.feed();
+            sleep(Duration::from_secs(1)).await;
+        }
+        let calls = self.shared.faults.injected() - calls;
+        let failed = self.shared.trace.lines()[lines..].iter().filter(|line| line.contains("Err(")).count();
+        let most = STALL_SECONDS * MOST_CALLS_A_SECOND * self.processes.len() as u64;
+        if failed < 4 || calls > most {
+            return Err(format!("in a stall of {STALL_SECONDS} s {failed} commits failed, with {calls} calls of at most {most}"));
+        }
+        Ok(())
     }
 
     /// Appends a few records.

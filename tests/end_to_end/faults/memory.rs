@@ -1,0 +1,141 @@
+//! A backlog and a store that is slow: memory stays where it is, and with it what else a process holds.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use super::{Ground, figure, finished};
+use crate::process::{Process, Usage};
+use crate::s3::S3;
+use crate::server::wait_for;
+
+const MOST_MIB: f64 = 512.0;
+/// How long the store takes for each object.
+const SLOW: Duration = Duration::from_secs(2);
+/// Events of each second of a long run.
+const A_SECOND: usize = 1_000;
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// About a kibibyte, of which little can be compressed.
+fn event(number: usize) -> String {
+    let mut noise = number as u64;
+    let mut attributes = String::new();
+    for name in 0..12 {
+        noise = noise.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31);
+        let other = noise.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        attributes.push_str(&format!("{}\"attribute_{name}\":\"{noise:016x}{other:016x}{number:08}\"", if name > 0 { "," } else { "" }));
+    }
+    finished(number % 97, &format!("memory-{number}"), &format!(",\"attributes\":{{{attributes}}}"))
+}
+
+#[derive(Debug)]
+struct Sample {
+    seconds: f64,
+    usage: Usage,
+    series: usize,
+}
+
+/// The slope of what is resident over the second half, in MiB an hour.
+fn slope(samples: &[Sample]) -> f64 {
+    let half = &samples[samples.len() / 2..];
+    let mean = |of: fn(&Sample) -> f64| half.iter().map(of).sum::<f64>() / half.len() as f64;
+    let (seconds, resident) = (mean(|s| s.seconds), mean(|s| s.usage.resident_mib));
+    let above: f64 = half.iter().map(|s| (s.seconds - seconds) * (s.usage.resident_mib - resident)).sum();
+    let below: f64 = half.iter().map(|s| (s.seconds - seconds).powi(2)).sum();
+    above / below.max(1e-9) * 3600.0
+}
+
+/// What comes in: a backlog at once, and in a long run more of it each second.
+#[derive(Debug, Default)]
+struct Inflow {
+    fed: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Inflow {
+    /// Goes on for so many minutes.
+    #[expect(clippy::disallowed_methods, reason = "a long run ends by the clock")]
+    fn go_on(&self, ground: &Ground, minutes: u64) -> Result<()> {
+        let began = Instant::now();
+        let outcome = (|| {
+            while began.elapsed() < Duration::from_mins(minutes) {
+                let first = self.fed.load(Ordering::Relaxed);
+                ground.broker.feed(&ground.topic, first..first + A_SECOND, |number| Some(event(number).into_bytes()))?;
+                self.fed.store(first + A_SECOND, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Ok(())
+        })();
+        self.ended.store(true, Ordering::Relaxed);
+        outcome
+    }
+
+    /// Watches a process until it has committed all of it.
+    #[expect(clippy::disallowed_methods, reason = "samples are taken by the clock")]
+    fn watch(&self, process: &Process, most: Duration) -> Result<Vec<Sample>> {
+        let (began, mut samples) = (Instant::now(), Vec::new());
+        loop {
+            let metrics = process.metrics()?;
+            samples.push(Sample { seconds: began.elapsed().as_secs_f64(), usage: process.usage()?, series: metrics.series() });
+            let committed = metrics.sum("kiro_ingest_committed_rows_total", &["table=\"pipeline_runs_events\""]);
+            let fed = self.fed.load(Ordering::Relaxed);
+            if self.ended.load(Ordering::Relaxed) && committed >= fed as f64 {
+                return Ok(samples);
+            }
+            ensure!(began.elapsed() < most, "{committed} of {fed} rows were committed in {most:?}");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// What may not grow: of the last third no more than of the third before, and a little.
+fn is_flat(samples: &[Sample], what: &str, of: fn(&Sample) -> usize, slack: usize) -> Result<()> {
+    let third = samples.len() / 3;
+    let most = |part: &[Sample]| part.iter().map(of).max().unwrap_or(0);
+    let (before, last) = (most(&samples[third..2 * third]), most(&samples[2 * third..]));
+    ensure!(last <= before + slack, "{what} grow from {before} to {last}");
+    Ok(())
+}
+
+#[test]
+fn a_backlog_before_a_slow_store_stays_within_512_mib() -> Result<()> {
+    let mib = figure(200, 2_048)?;
+    let minutes = super::minutes(0, 120)?;
+    let store = S3::start()?;
+    let mut ground = Ground::new("memory", "lake: {url: \"s3://lake/memory\"}\n")?;
+    ground.environment = store.environment();
+    let inflow = Inflow { fed: (mib * (1 << 20) / event(0).len()).into(), ..Inflow::default() };
+    ground.broker.feed(&ground.topic, 0..inflow.fed.load(Ordering::Relaxed), |number| Some(event(number).into_bytes()))?;
+    store.delay_puts(SLOW);
+    let mut process = ground.start("ingest", 0)?;
+    wait_for("the probe to answer", 60, || Ok(process.metrics().ok()))?;
+    let most = Duration::from_secs(120 + mib as u64) + Duration::from_mins(minutes);
+    let samples = std::thread::scope(|scope| {
+        let goes_on = scope.spawn(|| inflow.go_on(&ground, minutes));
+        let samples = inflow.watch(&process, most);
+        let Ok(went_on) = goes_on.join() else { bail!("the inflow broke") };
+        went_on?;
+        samples
+    })?;
+    let (last, events) = (process.usage()?, inflow.fed.load(Ordering::Relaxed));
+    let (seconds, series) = samples.last().map_or((0.0, 0), |sample| (sample.seconds, sample.series));
+    eprintln!(
+        "memory: a backlog of {mib} MiB, {events} events in {seconds:.0} s, {} puts of {SLOW:?}: {:.0} MiB at most, {:.0} at the end, \
+         {:+.1} MiB an hour over the second half; {} descriptors, {} threads, {series} series",
+        store.counts().0,
+        last.peak_mib,
+        last.resident_mib,
+        slope(&samples),
+        last.descriptors,
+        last.threads,
+    );
+    ensure!(last.peak_mib <= MOST_MIB, "{:.0} MiB were resident", last.peak_mib);
+    // Over a minute an hourly slope is noise: there what counts is that the last third needs no more than the one before.
+    ensure!(minutes == 0 || slope(&samples) <= 1.0, "memory grows by {:.1} MiB an hour", slope(&samples));
+    is_flat(&samples, "resident MiB", |s| s.usage.resident_mib as usize, 48)?;
+    is_flat(&samples, "descriptors", |s| s.usage.descriptors, 8)?;
+    is_flat(&samples, "threads", |s| s.usage.threads, 4)?;
+    is_flat(&samples, "series", |s| s.series, 0)?;
+    process.stop()
+}

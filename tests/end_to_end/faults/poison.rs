@@ -1,0 +1,164 @@
+//! One record in a hundred is poison, of twelve kinds: exactly those become dead letters, nothing else is held up, and what
+//! a fix makes readable lands when it is replayed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use sha2::{Digest as _, Sha256};
+
+use super::{PARTITIONS, figure, finished};
+use crate::http;
+use crate::kafka::Broker;
+use crate::server::{OPEN, Server, wait_for};
+
+/// Of this many records one is poison.
+const EVERY: usize = 100;
+const LEAST_RATIO: f64 = 0.8;
+/// Records of another form that a mapping file reads, once it is right.
+const MAPPED: usize = 1_500;
+
+type Kind = (&'static str, fn(usize) -> Option<Vec<u8>>);
+
+fn good(number: usize) -> String {
+    finished(number % 97, &format!("poison-{number}"), "")
+}
+
+fn replaced(number: usize, from: &str, to: &str) -> Option<Vec<u8>> {
+    let (event, wanted) = (good(number), good(number).replacen(from, to, 1));
+    assert_ne!(event, wanted, "{from} is not in the event");
+    Some(wanted.into_bytes())
+}
+
+/// The last one is a repeat, and no dead letter.
+const KINDS: [Kind; 12] = [
+    ("truncated", |number| Some(good(number).into_bytes()[..60].to_vec())),
+    ("bad UTF-8", |number| {
+        let mut bytes = good(number).into_bytes();
+        let at = bytes.len() - 20;
+        bytes[at] = 0xFF;
+        Some(bytes)
+    }),
+    ("depth bomb", |number| replaced(number, "\"fields\":{", &format!("\"fields\":{}", "{\"a\":".repeat(20_000)))),
+    ("wrong type", |number| replaced(number, "\"success\"", "{\"is\":\"success\"}")),
+    ("a field of a mebibyte", |number| replaced(number, "\"ci\"", &format!("\"{}\"", "x".repeat(1 << 20)))),
+    ("unknown schema", |number| replaced(number, "pipeline_run", "space_ship")),
+    ("empty", |_| Some(Vec::new())),
+    ("tombstone", |_| None),
+    ("not a number", |number| replaced(number, "\"fields\":{", "\"fields\":{\"duration_ms\":NaN,")),
+    ("huge integer", |number| replaced(number, "\"fields\":{", &format!("\"fields\":{{\"duration_ms\":1{},", "0".repeat(40)))),
+    ("wrong time", |number| replaced(number, "2026-03-01T00:00:00Z", "yesterday")),
+    ("repeated id", |number| Some(good(number - 1).into_bytes())),
+];
+
+fn kind(number: usize) -> Option<usize> {
+    (number % EVERY == EVERY - 1).then(|| number / EVERY % KINDS.len())
+}
+
+fn record(number: usize) -> Option<Vec<u8>> {
+    kind(number).map_or_else(|| Some(good(number).into_bytes()), |kind| KINDS[kind].1(number))
+}
+
+#[test]
+fn poison_is_put_aside_and_nothing_else() -> Result<()> {
+    let count = figure(100_000, 1_000_000)?;
+    let broker = Broker::start()?;
+    for (topic, partitions) in [("poison.clean", PARTITIONS), ("poison.tenth", PARTITIONS), ("poison.mapped", 1)] {
+        broker.create_topic(topic, partitions)?;
+    }
+    broker.feed("poison.clean", 0..count, |number| Some(good(number).into_bytes()))?;
+    broker.feed("poison.tenth", 0..count, record)?;
+    let config = |topic: &str| format!("{OPEN}log: {{kafka: \"{}\", topic: {topic}}}\n", broker.address);
+    let mut clean = Server::prepare("poison_clean", &config("poison.clean"))?;
+    let clean_took = takes(&mut clean, "poison.clean", count)?;
+    clean.stop()?;
+    let mut server = Server::prepare("poison", &config("poison.tenth"))?;
+    let took = takes(&mut server, "poison.tenth", count)?;
+    let ratio = clean_took.as_secs_f64() / took.as_secs_f64();
+    eprintln!("poison: {count} records in {took:?}, clean ones in {clean_took:?}: {ratio:.2} of their throughput");
+    exactly_those(&server, count)?;
+    ensure!(ratio >= LEAST_RATIO, "with poison {ratio:.2} of the throughput is left");
+    server.stop()?;
+    lands_after_a_fix(&broker)
+}
+
+/// Starts a server; how long it takes from the first record to the last.
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is asked")]
+fn takes(server: &mut Server, topic: &str, count: usize) -> Result<Duration> {
+    server.spawn()?;
+    let port = server.http;
+    let records = || {
+        let page = http::ask(port, "GET /metrics", &[], b"").map(|reply| crate::process::Metrics(reply.body));
+        page.map_or(0.0, |page| page.sum("kiro_ingest_records_total", &[topic]))
+    };
+    wait_for("the first record", 60, || Ok((records() > 0.0).then_some(())))?;
+    let began = Instant::now();
+    wait_for("the last record", 600, || Ok((records() >= count as f64).then_some(())))?;
+    let took = began.elapsed();
+    server.ready(60)?;
+    Ok(took)
+}
+
+/// The dead letters are the poison, byte for byte, and everything else is an event.
+fn exactly_those(server: &Server, count: usize) -> Result<()> {
+    server.send("nothing.ndjson", "application/x-ndjson", "")?;
+    let mut expected = BTreeMap::<String, (u64, &str)>::new();
+    let mut repeats = 0;
+    for (number, kind) in (0..count).filter_map(|number| Some((number, kind(number)?))) {
+        if kind + 1 == KINDS.len() {
+            repeats += 1;
+            continue;
+        }
+        let digest = hex::encode(Sha256::digest(record(number).unwrap_or_default()));
+        expected.entry(digest).or_insert((0, KINDS[kind].0)).0 += 1;
+    }
+    let rows = server.rows("SELECT digest, count(*) AS n FROM dead_letters GROUP BY 1")?;
+    let found: BTreeMap<&str, u64> = rows.iter().filter_map(|row| Some((row["digest"].as_str()?, row["n"].as_u64()?))).collect();
+    for (digest, (n, kind)) in &expected {
+        let stands = found.get(digest.as_str()).copied().unwrap_or(0);
+        ensure!(stands == *n, "{kind}: {stands} dead letters of {n}, such as {digest}");
+    }
+    ensure!(found.len() == expected.len(), "{} kinds of bytes are dead letters, of {}", found.len(), expected.len());
+    let letters: u64 = expected.values().map(|(n, _)| n).sum();
+    let events = server.rows("SELECT count(*) AS n, count(DISTINCT run_id) AS d FROM pipeline_runs_events")?;
+    let wanted = count as u64 - letters - repeats;
+    ensure!(events[0]["n"] == wanted && events[0]["d"] == wanted, "{wanted} events were good: {}", events[0]);
+    let status = server.must(&["status"])?;
+    ensure!(status["repeats"] == repeats && status["dead_letters"] == letters, "{repeats} repeats, {letters} letters: {status}");
+    let reasons = server.rows("SELECT DISTINCT substr(reason, 1, 40) AS reason FROM dead_letters")?;
+    ensure!(reasons.len() >= KINDS.len() - 3, "the reasons do not tell the kinds apart: {reasons:?}");
+    Ok(())
+}
+
+const MAPPING: &str = "version: 1\nsource: {const: \"https://ci.example/mapped\"}\nevents:\n  - subject: pipeline_run\n    \
+                       transition: finished\n    fields: {subject_id: id, pipeline: {const: ci}, time: at, outcome: {column: state, map: {ok: success}}}\n";
+
+/// A mapping file that does not know a word: what has it is put aside; when the word is there all of it lands.
+fn lands_after_a_fix(broker: &Broker) -> Result<()> {
+    let row = |number: usize| {
+        let state = if number % 3 == 0 { "ok" } else { "broken" };
+        Some(format!("{{\"id\":\"{number}\",\"at\":\"2026-03-01T00:00:00Z\",\"state\":\"{state}\"}}").into_bytes())
+    };
+    broker.feed("poison.mapped", 0..MAPPED, row)?;
+    broker.create_topic("poison.own", 1)?;
+    let config =
+        format!("{OPEN}log: {{kafka: \"{}\", topic: poison.own, mapped_topics: {{poison.mapped: mapping.yaml}}}}\n", broker.address);
+    let mut server = Server::prepare("poison_mapped", &config)?;
+    std::fs::write(server.dir.join("mapping.yaml"), MAPPING)?;
+    server.up()?;
+    let count =
+        |table: &str| -> Result<u64> { Ok(server.rows(&format!("SELECT count(*) AS n FROM {table}"))?[0]["n"].as_u64().unwrap_or(0)) };
+    let (wrong, right) = ((MAPPED - MAPPED.div_ceil(3)) as u64, MAPPED.div_ceil(3) as u64);
+    ensure!(count("dead_letters")? == wrong && count("pipeline_runs")? == right, "{wrong} and {right} were to come");
+    std::fs::write(server.dir.join("mapping.yaml"), MAPPING.replace("{ok: success}", "{ok: success, broken: failure}"))?;
+    server.stop()?;
+    server.up()?;
+    let answer = server.must(&["dead-letters", "replay", "--reason", "mapping"])?;
+    ensure!(answer["replayed"] == wrong, "{wrong} were to be replayed: {answer}");
+    server.send("nothing.ndjson", "application/x-ndjson", "")?;
+    let runs = server.rows("SELECT count(*) AS n, count(DISTINCT run_id) AS d FROM pipeline_runs")?;
+    ensure!(runs[0]["n"] == MAPPED && runs[0]["d"] == MAPPED, "{MAPPED} runs were to be there: {}", runs[0]);
+    let letters = server.rows("SELECT count(*) AS n FROM dead_letters")?;
+    ensure!(letters[0]["n"] == wrong, "what was replayed is a dead letter again: {}", letters[0]);
+    server.stop()
+}
