@@ -22,6 +22,10 @@ use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
 /// Batches between consumer and folds: enough that neither waits for the other, few enough to stay small beside the tail.
 const QUEUE: usize = 4;
 
+/// How often it is looked where the log ends; and until it was reached once.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_SOON: Duration = Duration::from_millis(200);
+
 /// An engine that is to be run.
 #[derive(Debug)]
 pub struct EngineService {
@@ -208,7 +212,12 @@ impl Consumer {
         {
             return false;
         }
-        let every = if is_idle && !self.shared.is_ready.load(Ordering::Acquire) { Duration::ZERO } else { Duration::from_secs(5) };
+        let every = match (self.shared.is_ready.load(Ordering::Acquire), is_idle) {
+            (true, _) => LOOK_EVERY,
+            // Who waits for it to be ready waits no longer than it takes, however busy the log is.
+            (false, false) => LOOK_SOON,
+            (false, true) => Duration::ZERO,
+        };
         if self.looked_at.is_none_or(|at| at.elapsed() >= every) {
             self.look().await;
             self.looked_at = Some(Instant::now());

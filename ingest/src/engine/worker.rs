@@ -63,6 +63,8 @@ pub(super) struct Worker {
     /// The last record of each partition that the lake tells of: offset and when it was recorded.
     pub(super) marks: BTreeMap<TopicPartition, (i64, Micros)>,
     pub(super) staged: Publication,
+    /// The bytes of dead letters whose rows are staged, by their digests.
+    letters: Vec<(String, Bytes)>,
     state: State,
 }
 
@@ -84,8 +86,6 @@ struct State {
 struct Draft<'b> {
     rows: EventRows,
     letters: Option<Rows>,
-    /// The bytes of the letters, by their digests.
-    bytes: Vec<(String, Bytes)>,
     batch: &'b LogBatch,
 }
 
@@ -105,6 +105,7 @@ impl Worker {
             known_gaps: HashSet::new(),
             marks: BTreeMap::new(),
             staged: Publication::default(),
+            letters: Vec::new(),
             state: State { is_changed: true, ..State::default() },
         }
     }
@@ -232,13 +233,12 @@ impl Worker {
         }
         let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
-        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), bytes: Vec::new(), batch };
+        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
             self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
             self.record(&mut draft, record)?;
         }
-        self.keep(&draft.bytes).await?;
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
         if let Some(letters) = draft.letters.as_mut().filter(|l| !l.is_empty()) {
             made.push((OWN[0], letters.finish().map_err(EngineError::rows(OWN[0]))?));
@@ -305,11 +305,12 @@ impl Worker {
         self.state.readings.get(at).and_then(|r| r.floors.get(table)).copied()
     }
 
-    /// Keeps the bytes of dead letters before there is a row of them, if it is us who commit the rows.
-    async fn keep(&self, letters: &[(String, Bytes)]) -> EngineResult<()> {
+    /// Keeps the bytes of dead letters before anybody sees a row of them, if it is us who commit the rows.
+    async fn keep(&mut self) -> EngineResult<()> {
+        let letters = std::mem::take(&mut self.letters);
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
         while self.config.commits_events
-            && let Err(error) = quarantine.keep(letters)
+            && let Err(error) = quarantine.keep(&letters)
         {
             error!(%error, "quarantine files cannot be written; ingestion waits");
             if self.stop.is_cancelled() {
@@ -342,7 +343,7 @@ impl Worker {
         ];
         let Some(letters) = draft.letters.as_mut() else { return Ok(()) };
         letters.push(&row).map_err(EngineError::rows(OWN[0]))?;
-        draft.bytes.push((digest, bytes));
+        self.letters.push((digest, bytes));
         Ok(())
     }
 
@@ -408,6 +409,7 @@ impl Worker {
 
     async fn publish(&mut self) -> EngineResult<()> {
         let began = self.clock.now();
+        self.keep().await?;
         if self.state.is_changed && !self.is_behind() {
             self.supply().await?;
             let last = self.staged.moves.last().map(|(at, _, next)| (at.clone(), *next));

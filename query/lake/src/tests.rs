@@ -117,7 +117,16 @@ async fn the_provider_has_the_tables_columns_and_refuses_writes() {
 #[tokio::test]
 async fn faults_neither_lose_nor_repeat() {
     for seed in 0..8 {
-        let toxics = Toxics { before: 0.05, after: 0.08, conflict: 0.05, slow: 0.02, delay: Duration::from_micros(50), full: false };
+        let toxics = Toxics {
+            before: 0.05,
+            after: 0.08,
+            conflict: 0.05,
+            reset: 0.05,
+            stale: 0.02,
+            slow: 0.02,
+            delay: Duration::from_micros(50),
+            full: false,
+        };
         let store = Arc::new(FaultStore::new(InMemory::new(), seed, Toxics::default()));
         let mut random = StdRng::seed_from_u64(seed);
         let mut lake = lake_on(Arc::clone(&store) as Arc<dyn ObjectStore>).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiro_lake::{FaultStore, Lake, Toxics};
-use kiro_ports::Headers;
+use kiro_ports::{Headers, Snapshot as _};
 use kiro_schemas::Event;
 use kiro_tables::Table;
 use object_store::memory::InMemory;
