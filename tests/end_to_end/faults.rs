@@ -121,7 +121,7 @@ impl Ground {
         std::fs::write(dir.join("postgres.url"), &postgres.url)?;
         let config = format!(
             "auth: {{loopback_open: true}}\nlimits: {{ingest: {{requests: 0, window_seconds: 1}}, query: {{requests: 0, window_seconds: 1}}}}\n\
-             log: {{kafka: \"{}\", topic: {topic}, partitions: {PARTITIONS}}}\n\
+             log: {{kafka: \"{}\", topic: faults.own, topics: [{topic}], partitions: 1}}\n\
              control: {{postgres_file: postgres.url, lease_seconds: 2}}\n{more}",
             broker.address
         );
