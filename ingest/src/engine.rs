@@ -20,6 +20,7 @@ mod batches;
 mod commit;
 mod error;
 mod handle;
+mod lane;
 mod load;
 mod pace;
 mod quarantine;
@@ -69,8 +70,10 @@ impl Default for FoldPart {
 /// What an engine does.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// The topics to read.
+    /// The topics of what happens now.
     pub topics: Vec<String>,
+    /// The topics of history: read by a consumer of their own, and only as much as leaves the others undisturbed.
+    pub history: Vec<String>,
     /// The consumer group; `None` reads all partitions alone.
     pub group: Option<String>,
     /// The name of the log in application ids.
@@ -104,6 +107,7 @@ impl EngineConfig {
     pub fn new(topics: Vec<String>, cluster: impl Into<String>, quarantine_dir: impl Into<PathBuf>) -> Self {
         Self {
             topics,
+            history: Vec::new(),
             group: None,
             cluster: cluster.into(),
             commit_interval: Duration::from_secs(2),

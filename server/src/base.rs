@@ -38,6 +38,7 @@ pub(crate) struct Base {
     pub(crate) files: Arc<dyn ObjectStore>,
     pub(crate) store: Store,
     pub(crate) decoder: Arc<Decoder>,
+    /// The topics of what happens now.
     pub(crate) topics: Vec<String>,
     pub(crate) leases: Leases,
     pub(crate) telemetry: Telemetry,
@@ -89,9 +90,20 @@ impl Base {
         Journal { log: Arc::clone(&self.log), topic: self.config.topic.clone(), clock: Arc::clone(&self.clock) }
     }
 
+    /// A journal of what happened before.
+    pub(crate) fn history(&self) -> Journal {
+        Journal { topic: self.config.history_topic.clone(), ..self.journal() }
+    }
+
+    /// All topics that are read.
+    pub(crate) fn all_topics(&self) -> Vec<String> {
+        self.topics.iter().chain([&self.config.history_topic]).cloned().collect()
+    }
+
     /// An engine that does everything; roles switch off what others do.
     pub(crate) fn engine_config(&self) -> EngineConfig {
         let mut engine = EngineConfig::new(self.topics.clone(), "main", self.config.data_dir.join("quarantine"));
+        engine.history = vec![self.config.history_topic.clone()];
         if let Some(millis) = self.config.raw.lake.commit_interval_ms {
             engine.commit_interval = Duration::from_millis(millis.max(50));
         }
@@ -128,9 +140,11 @@ async fn open_log(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Even
         let dir = config.data_dir.join("log");
         Arc::new(EmbeddedLog::open(&dir, options, clock).context("cannot open the embedded log")?)
     };
-    if let Err(error) = log.ensure_topic(&config.topic, config.partitions).await {
-        tracing::warn!(%error, topic = config.topic, "cannot make sure that the topic is there; it is tried again");
-        tokio::spawn(make_topic(Arc::clone(&log), config.topic.clone(), config.partitions));
+    for topic in [&config.topic, &config.history_topic] {
+        if let Err(error) = log.ensure_topic(topic, config.partitions).await {
+            tracing::warn!(%error, topic, "cannot make sure that the topic is there; it is tried again");
+            tokio::spawn(make_topic(Arc::clone(&log), topic.clone(), config.partitions));
+        }
     }
     Ok(log)
 }

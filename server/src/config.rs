@@ -61,6 +61,8 @@ pub(crate) struct Log {
     /// Properties of librdkafka, such as `security.protocol`.
     pub(crate) kafka_properties: BTreeMap<String, String>,
     pub(crate) topic: Option<String>,
+    /// Where imports go: it is read apart, so that a backfill does not hold up what happens now.
+    pub(crate) history_topic: Option<String>,
     pub(crate) partitions: Option<i32>,
     /// Topics of others that hold `CloudEvents` or native events.
     pub(crate) topics: Vec<String>,
@@ -183,6 +185,7 @@ pub(crate) struct Config {
     pub(crate) pg: Listener,
     pub(crate) loopback_open: bool,
     pub(crate) topic: String,
+    pub(crate) history_topic: String,
     pub(crate) partitions: i32,
     pub(crate) role: Role,
     /// Where a role without doors for people answers probes, if it does.
@@ -241,6 +244,10 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     }
     outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
+    let history_topic = raw.log.history_topic.clone().unwrap_or_else(|| format!("{topic}.history"));
+    if std::iter::once(&topic).chain(&raw.log.topics).chain(raw.log.mapped_topics.keys()).any(|live| *live == history_topic) {
+        problems.push(Problem::at("log.history_topic", format!("{history_topic:?} is a topic of what happens now, too")));
+    }
     let probe = http.clone().filter(|_| !role.serves() && raw.http.listen.is_some());
     match (http, pg, problems.is_empty()) {
         (Some(http), Some(pg), true) => Ok(Config {
@@ -249,6 +256,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             pg,
             loopback_open: raw.auth.loopback_open,
             topic,
+            history_topic,
             partitions,
             role,
             probe,
@@ -418,6 +426,7 @@ mod tests {
             let config = validate(parse("folds: {shards: 4, most_owned: 2}").expect("a file"), role, shared).expect("a configuration");
             assert_eq!((config.shards, config.most_owned, config.probe.is_none()), (4, 2, true));
         }
+        assert_eq!(problems("log: {topic: a, history_topic: a}").len(), 1);
         assert_eq!(problems("folds: {shards: 2}\ncontrol: {lease_seconds: 0}").len(), 2, "up folds everything in one part");
     }
 

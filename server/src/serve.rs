@@ -90,13 +90,13 @@ impl Reception {
             wake: Arc::clone(&wake),
         };
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
-        let importer = Importer::new(config.data_dir.join("imports"), journal.clone())?;
+        let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
         let (log, decoder) = (Arc::clone(&base.log), Arc::clone(&base.decoder));
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
             log: Arc::clone(&log),
-            topics: base.topics.clone(),
+            topics: base.all_topics(),
             sql: Arc::clone(&query) as _,
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),

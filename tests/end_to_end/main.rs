@@ -1,6 +1,7 @@
 //! The product end to end: the real `kirolinterd` and `kirolinter` as processes, on directories and ports of their own.
 
 mod answers;
+mod backfill;
 mod bad_input;
 mod bad_start;
 mod commands;

@@ -9,13 +9,13 @@ use arrow::array::RecordBatch;
 use kiro_ports::{Clock, EventLog, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
 use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Rows, Stamp, Table};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::commit::Pauses;
+use super::lane::{Lane, Next, Queues};
 use super::load::OWN;
-use super::pace::{Instant, sleep, timeout};
+use super::pace::{Instant, sleep};
 use super::quarantine::Quarantine;
 use super::shared::{Publication, Shared};
 use super::table::Side;
@@ -106,30 +106,41 @@ impl Worker {
         }
     }
 
-    /// Works until the consumer hangs up.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
+    /// Works until the consumer of what happens now hangs up.
+    pub(super) async fn run(mut self, mut queues: Queues) -> EngineResult<()> {
         self.load().await?;
         self.shared.is_loaded.store(true, Ordering::Release);
         let mut released = Instant::now();
         loop {
-            match timeout(self.patience(), commands.recv()).await {
-                Some(Some(command)) => self.handle(command).await?,
-                Some(None) => return self.publish().await,
-                None => {}
+            match queues.next(self.patience()).await {
+                Next::Command(lane, command) => self.work(lane, command, &mut queues).await?,
+                Next::Ended => return self.publish().await,
+                Next::Nothing => {}
             }
             if released.elapsed() >= TICK {
                 self.release()?;
                 released = Instant::now();
             }
             while !self.is_due()
-                && let Ok(command) = commands.try_recv()
+                && let Some((lane, command)) = queues.ready()
             {
-                self.handle(command).await?;
+                self.work(lane, command, &mut queues).await?;
             }
-            if self.is_due() || (commands.is_empty() && self.since() >= self.state.pause) {
+            // What happens now is shown as soon as may be; of history, more is taken first.
+            let is_all = queues.is_empty() || (queues.is_live_empty() && self.state.oldest.is_some());
+            if self.is_due() || (is_all && self.since() >= self.state.pause) {
                 self.publish().await?;
             }
         }
+    }
+
+    async fn work(&mut self, lane: Lane, command: Command, queues: &mut Queues) -> EngineResult<()> {
+        let began = Instant::now();
+        self.handle(command).await?;
+        if lane == Lane::History {
+            queues.rested_after(began.elapsed());
+        }
+        Ok(())
     }
 
     /// Events up to here are due. A clock that is set back does not make what was folded undue.
@@ -230,9 +241,12 @@ impl Worker {
         let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(bytes::Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
         let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
+        let is_live = self.config.topics.iter().any(|topic| *topic == *batch.at.topic);
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
-            self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+            if is_live {
+                self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+            }
             self.record(&mut draft, record).await?;
         }
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
@@ -393,7 +407,7 @@ impl Worker {
         let derived = inner.tables.iter().filter(|s| s.side == Side::Derived).flat_map(|s| s.committed.iter());
         derived
             .filter(|(at, stand)| *stand > next(at))
-            .any(|(at, _)| !inner.is_assigned || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
+            .any(|(at, _)| inner.is_awaited(&at.topic) || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
     }
 
     async fn publish(&mut self) -> EngineResult<()> {

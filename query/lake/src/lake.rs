@@ -146,7 +146,7 @@ impl Lake {
         }
         let folder = self.folders.get(table.name).map_or(table.name, String::as_str);
         let log = TableLog::new(Arc::clone(&self.store), table, folder, self.backoff);
-        let address = format!("{}/tables/{}/", self.address, table.name);
+        let address = format!("{}/tables/{folder}/", self.address);
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
         let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());
         let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());

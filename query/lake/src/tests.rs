@@ -362,3 +362,16 @@ fn commits_of_others_are_read_or_refused() {
     assert!(crate::log::parse_entry(&path, deep.as_bytes()).is_err());
     assert!(crate::log::parse_entry(&path, format!("{{\"add\":{deep}").as_bytes()).is_err());
 }
+
+#[tokio::test]
+async fn versions_of_a_table_lie_apart() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let old = lake_on(Arc::clone(&store)).await;
+    let new = lake_on(store).await.with_version(2, &[table()]);
+    old.commit(table(), commit(0, 0, 3)).await.expect("a commit");
+    new.commit(table(), commit(0, 0, 5)).await.expect("a commit");
+    for (lake, count) in [(&old, 3), (&new, 5)] {
+        assert_eq!(places(lake).await.0, count, "each reads its own files");
+        assert_eq!(stands(lake, 0).await, i64::try_from(count).expect("small"));
+    }
+}
