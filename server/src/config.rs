@@ -454,7 +454,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_the_lake_has_bounds() {
-        let config = validate(parse("lake: {compaction: false}").expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
+        let config =
+            validate(parse("lake: {compaction: false}").expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
         assert!(!config.upkeep.compaction);
         let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
         assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);

@@ -148,7 +148,12 @@ impl Pauses {
 
 /// Takes the newest snapshots of the tables that others write; now and then also those of our own tables: upkeep changes their
 /// files while the log is silent, and takes the old ones away in the end.
-pub(super) async fn follow(shared: Arc<Shared>, source: Arc<dyn TableSource>, (every, seldom): (Duration, Duration), stop: CancellationToken) {
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    source: Arc<dyn TableSource>,
+    (every, seldom): (Duration, Duration),
+    stop: CancellationToken,
+) {
     let mut looked_at = Instant::now();
     loop {
         tokio::select! { biased; () = stop.cancelled() => return, () = sleep(every) => {} }

@@ -107,7 +107,13 @@ impl Committer {
 
     /// Puts files in the place of others with the same rows, from where `head` stands on; `false`, and nothing is done,
     /// when somebody else has kept the table since.
-    pub(crate) async fn rewrite(&self, mut head: Head, removed: &[DataFile], new: Option<Written>, metadata: Option<Value>) -> Result<bool> {
+    pub(crate) async fn rewrite(
+        &self,
+        mut head: Head,
+        removed: &[DataFile],
+        new: Option<Written>,
+        metadata: Option<Value>,
+    ) -> Result<bool> {
         let start = head.offsets.get(UPKEEP).copied().unwrap_or(0);
         let transaction = Transaction { app: UPKEEP.to_owned(), start, next: start + 1 };
         let batch = Uuid::now_v7().to_string();

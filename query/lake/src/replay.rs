@@ -159,7 +159,8 @@ impl TableLog {
             self.read_on(&mut head, |entry| {
                 files.apply(entry);
                 Ok(())
-            }).await?;
+            })
+            .await?;
             return Ok(Some(State { head, files }));
         }
         let mut files = Files::default();

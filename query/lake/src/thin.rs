@@ -80,7 +80,8 @@ pub(crate) fn thin(table: &Table, batches: &[RecordBatch], now: Micros) -> Resul
     for batch in batches {
         let columns: Vec<ArrayRef> = key.iter().map(|at| ArrayRef::clone(batch.column(*at))).collect();
         converter.append(&mut keys, &columns)?;
-        let (revs, times) = (revisions(table, batch), recorded.and_then(|at| batch.column(at).as_primitive_opt::<TimestampMicrosecondType>()));
+        let (revs, times) =
+            (revisions(table, batch), recorded.and_then(|at| batch.column(at).as_primitive_opt::<TimestampMicrosecondType>()));
         let (Some(revs), Some(times)) = (revs, times) else {
             return Err(ArrowError::SchemaError(format!("{} has no versions", table.name)));
         };

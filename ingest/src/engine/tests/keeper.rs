@@ -54,7 +54,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(seed: u64, (faults, store): (Arc<Faulty>, Arc<InMemory>), witness: Arc<Witness>, trace: Arc<Trace>, clock: Arc<SimClock>) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        (faults, store): (Arc<Faulty>, Arc<InMemory>),
+        witness: Arc<Witness>,
+        trace: Arc<Trace>,
+        clock: Arc<SimClock>,
+    ) -> Self {
         let ahead = if seed.is_multiple_of(4) { 100 * DAY } else { 2 * DAY };
         let random = StdRng::seed_from_u64(seed ^ 0x6b65_6570);
         Self { faults, store, witness, trace, clock, random, ahead, at_work: [None, None], counts: Arc::default() }

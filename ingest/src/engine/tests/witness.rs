@@ -92,7 +92,8 @@ impl Witness {
             if let Some(path) = line.get("add").and_then(|add| add["path"].as_str()) {
                 let file = self.get(&format!("tables/{}/{path}", table.name)).expect("a file that a commit names");
                 let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader");
-                let found: Vec<_> = reader.map(|batch| batches::conform(table, &batch.expect("rows")).expect("rows of the table")).collect();
+                let found: Vec<_> =
+                    reader.map(|batch| batches::conform(table, &batch.expect("rows")).expect("rows of the table")).collect();
                 Arc::make_mut(&mut version.rows).extend(found.iter().flat_map(rows));
                 version.batches.extend(found.iter().cloned());
                 version.files.push((path.to_owned(), found));

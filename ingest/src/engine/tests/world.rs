@@ -490,7 +490,8 @@ impl World {
         }
         // Who keeps the lake thins old versions.
         if !self.shared.is_kept
-            && let Some((run, sparse)) = revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0)))
+            && let Some((run, sparse)) =
+                revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0)))
         {
             return Err(format!("revisions of run {run} are not dense: {sparse:?}"));
         }

@@ -53,7 +53,11 @@ struct Shared {
 impl Shared {
     async fn lake(&self) -> Lake {
         let root = Url::parse("memory:///").expect("a url");
-        Lake::open(Arc::clone(&self.store), root, Arc::new(SystemClock)).await.expect("a lake").without_checkpoints().trusting(Duration::ZERO)
+        Lake::open(Arc::clone(&self.store), root, Arc::new(SystemClock))
+            .await
+            .expect("a lake")
+            .without_checkpoints()
+            .trusting(Duration::ZERO)
     }
 
     async fn write(self: Arc<Self>, partition: i32) {

@@ -81,7 +81,8 @@ async fn small_files_become_one_and_every_row_stays() {
     assert_eq!(after, offsets);
     // Rows lie by time, and the version before is still there for who reads it.
     let times = lake.scan(table(), &["time"]).await.expect("a scan");
-    let times: Vec<i64> = times.iter().flat_map(|b| b.column(0).as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec()).collect();
+    let times: Vec<i64> =
+        times.iter().flat_map(|b| b.column(0).as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec()).collect();
     assert!(times.is_sorted());
     let context = datafusion::prelude::SessionContext::new();
     let old = context.read_table(before.provider().await.expect("a provider")).expect("a table");
@@ -184,7 +185,9 @@ async fn what_a_killed_process_left_half_written_goes() {
     let lake = Lake::open(local_store(dir.path()).expect("a store"), root, Arc::clone(&clock) as _).await.expect("a lake");
     lake.commit(table(), commit(0, 0, 5)).await.expect("a commit");
     let log = dir.path().join("tables").join(table().name).join("_delta_log");
-    for left in [log.join("00000000000000000007.json#123"), log.join("../part-x.zstd.parquet#9"), dir.path().join("x#y"), dir.path().join("#")] {
+    for left in
+        [log.join("00000000000000000007.json#123"), log.join("../part-x.zstd.parquet#9"), dir.path().join("x#y"), dir.path().join("#")]
+    {
         std::fs::write(left, "half").expect("a file");
     }
     assert_eq!(lake.sweep(kept()).await.expect("a sweep"), Deleted::default());
@@ -238,7 +241,8 @@ async fn a_committer_whose_base_was_cleaned_away_loses_nothing() {
         lake.checkpoint(table()).await.expect("a checkpoint");
         lake.clean_log(table(), kept()).await.expect("cleaned");
         let log = files(store.as_ref(), &format!("tables/{}/_delta_log", table().name)).await;
-        let below = log.iter().filter_map(|name| version_of(&Path::from(name.as_str())).map(|(version, _)| version)).filter(|v| *v <= newest);
+        let below =
+            log.iter().filter_map(|name| version_of(&Path::from(name.as_str())).map(|(version, _)| version)).filter(|v| *v <= newest);
         assert_eq!(below.count(), 0, "{log:?}");
         assert_eq!(places(&lake_at(store, &clock).await).await.0, 34);
     }
