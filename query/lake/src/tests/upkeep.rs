@@ -147,6 +147,27 @@ async fn a_stale_append_stands_beside_compaction_and_a_crash_before_the_commit_l
     assert_eq!(places(&lake_at(store, &clock).await).await.0, 13);
 }
 
+/// Whoever sleeps between its file and its commit, for longer than vacuum waits, writes the file again.
+#[tokio::test]
+async fn a_commit_that_comes_late_has_its_file() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let clock = Arc::new(Later::default());
+    let (lake, other) = (lake_at(Arc::clone(&store), &clock).await, lake_at(Arc::clone(&store), &clock).await);
+    for at in 0..10 {
+        lake.commit(table(), commit(0, at, at + 1)).await.expect("a commit");
+    }
+    let open = lake.table(table()).expect("a table");
+    let state = open.survey().await.expect("a state").expect("a table");
+    let chosen: Vec<_> = state.files.live.values().cloned().collect();
+    let inputs = open.read(&chosen).await.expect("files");
+    let written = open.merge(inputs, &chosen, clock.now()).await.expect("a file");
+    clock.pass(2 * HOUR);
+    assert_eq!(other.vacuum(table(), kept()).await.expect("vacuum").files, 1, "it is taken for what a killed process left");
+    assert!(open.committer.rewrite(state.head, &chosen, Some(written), None).await.expect("an outcome"));
+    let (count, distinct) = places(&other).await;
+    assert_eq!((count, distinct.len(), other.live_files(table()).await.expect("files")), (10, 10, 1));
+}
+
 #[tokio::test]
 async fn vacuum_takes_what_nobody_needs_and_goes_on_where_it_was_killed() {
     let inner = Arc::new(InMemory::new());
