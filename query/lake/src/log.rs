@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use bytes::Bytes;
@@ -200,7 +200,7 @@ impl TableLog {
     /// Whether a checkpoint lies above `head`, so that what comes next may have been cleaned away; asked now and then.
     pub(crate) async fn is_left_behind(&self, head: &mut Head) -> Result<bool> {
         let now = self.clock.now();
-        if self.since(head.looked_at, now).is_some_and(|since| since < self.trust) {
+        if since(head.looked_at, now).is_some_and(|since| since < self.trust) {
             return Ok(false);
         }
         let hint = self.checkpoint_hint().await?;
@@ -208,14 +208,9 @@ impl TableLog {
         Ok(hint > head.version)
     }
 
-    /// Whether `head` was looked at lately enough that nothing after it can have been cleaned away since.
+    /// Whether so much time has passed since that what came next may have been cleaned away, or taken for left behind.
     pub(crate) fn is_late(&self, looked_at: Micros) -> bool {
-        self.since(looked_at, self.clock.now()).is_none_or(|since| since >= LATE)
-    }
-
-    /// `None` when the clock was set back.
-    fn since(&self, then: Micros, now: Micros) -> Option<Duration> {
-        u64::try_from(now.0.saturating_sub(then.0)).ok().map(Duration::from_micros)
+        since(looked_at, self.clock.now()).is_none_or(|since| since >= LATE)
     }
 
     /// Reads on to the newest commit; `each` sees every commit on the way.
@@ -346,6 +341,11 @@ pub(crate) fn parse_entry(path: &Path, bytes: &[u8]) -> Result<Entry> {
     if lines == 0 { Err(damaged("it is empty".into())) } else { Ok(entry) }
 }
 
+/// `None` when the clock was set back.
+fn since(then: Micros, now: Micros) -> Option<Duration> {
+    u64::try_from(now.0.saturating_sub(then.0)).ok().map(Duration::from_micros)
+}
+
 /// The version of a file of the log, and what comes after it in its name.
 pub(crate) fn version_of(path: &Path) -> Option<(i64, &str)> {
     let (version, rest) = path.filename()?.split_once('.')?;
@@ -377,13 +377,11 @@ pub(crate) fn checkpoint_columns(table: &'static Table, bytes: Bytes, columns: &
     builder.with_projection(mask).build().map_err(parquet)?.map(|batch| batch.map_err(arrow)).collect()
 }
 
+/// A struct and some of its fields.
+type Fields<'b, const N: usize> = Option<(&'b StructArray, [&'b ArrayRef; N])>;
+
 /// A struct of a checkpoint with some of its fields; `None` where it is not there.
-pub(crate) fn struct_of<'b, const N: usize>(
-    batch: &'b RecordBatch,
-    name: &str,
-    fields: [&str; N],
-    path: &Path,
-) -> Result<Option<(&'b StructArray, [&'b Arc<dyn Array>; N])>> {
+pub(crate) fn struct_of<'b, const N: usize>(batch: &'b RecordBatch, name: &str, fields: [&str; N], path: &Path) -> Result<Fields<'b, N>> {
     let Some(column) = batch.column_by_name(name) else { return Ok(None) };
     let Some(found) = column.as_any().downcast_ref::<StructArray>() else {
         return Err(Error::Corrupt { path: path.to_string(), reason: format!("{name} is not a struct") });
