@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiro_lake::Retention;
 use kiro_schemas::{Problem, Secret};
 use serde::Deserialize;
 
+use crate::maintain::Plan;
 use crate::role::Role;
 
 /// Larger files are refused unread.
 const MAX_BYTES: usize = 1 << 20;
+/// A week: logs tell of files that are gone for as long as these are kept.
+const MOST_HOURS: u32 = 168;
 
 /// The file as it may be written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -77,6 +81,30 @@ pub(crate) struct Lake {
     /// `s3://bucket/prefix`; a folder of the data directory when absent.
     pub(crate) url: Option<String>,
     pub(crate) commit_interval_ms: Option<u64>,
+    /// Whether small files are made large ones; they are when it is absent.
+    pub(crate) compaction: Option<bool>,
+    /// How long files are kept that no version of a table needs any more.
+    pub(crate) retention_hours: Option<u32>,
+    /// How long commits are kept below a checkpoint.
+    pub(crate) log_retention_hours: Option<u32>,
+}
+
+impl Lake {
+    /// How the lake is to be kept.
+    fn plan(&self, problems: &mut Vec<Problem>) -> Plan {
+        let mut hours = |name: &str, given: Option<u32>, default: u32| {
+            let hours = given.unwrap_or(default);
+            if !(1..=MOST_HOURS).contains(&hours) {
+                problems.push(Problem::at(format!("lake.{name}"), format!("must be 1 to {MOST_HOURS}, is {hours}")));
+            }
+            Retention::new(Duration::from_hours(hours.into()))
+        };
+        Plan {
+            compaction: self.compaction.unwrap_or(true),
+            files: hours("retention_hours", self.retention_hours, 24),
+            logs: hours("log_retention_hours", self.log_retention_hours, 2),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -194,6 +222,7 @@ pub(crate) struct Config {
     pub(crate) lease: Duration,
     pub(crate) shards: u32,
     pub(crate) most_owned: u32,
+    pub(crate) upkeep: Plan,
     pub(crate) raw: Raw,
 }
 
@@ -242,6 +271,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     if !(1..=1024).contains(&partitions) {
         problems.push(Problem::at("log.partitions", format!("must be 1 to 1024, is {partitions}")));
     }
+    let upkeep = raw.lake.plan(&mut problems);
     outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
     let history_topic = raw.log.history_topic.clone().unwrap_or_else(|| format!("{topic}.history"));
@@ -264,6 +294,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             lease: Duration::from_secs(raw.control.lease_seconds.unwrap_or(10).into()),
             shards: raw.folds.shards.unwrap_or(1),
             most_owned: raw.folds.most_owned.or(raw.folds.shards).unwrap_or(1),
+            upkeep,
             raw,
         }),
         _ => Err(problems),
@@ -428,6 +459,16 @@ mod tests {
         }
         assert_eq!(problems("log: {topic: a, history_topic: a}").len(), 1);
         assert_eq!(problems("folds: {shards: 2}\ncontrol: {lease_seconds: 0}").len(), 2, "up folds everything in one part");
+    }
+
+    #[test]
+    fn what_is_kept_of_the_lake_has_bounds() {
+        let config =
+            validate(parse("lake: {compaction: false}").expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
+        assert!(!config.upkeep.compaction);
+        let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
+        assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);
+        assert!(problems("lake: {retention_hours: 168, log_retention_hours: 1}").is_empty());
     }
 
     #[test]

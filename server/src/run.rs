@@ -18,7 +18,7 @@ use crate::base::Base;
 use crate::config::Config;
 use crate::lease::Leases;
 use crate::listen::Door;
-use crate::maintain;
+use crate::maintain::Keeper;
 use crate::outbound::{Dispatcher, deliverer};
 use crate::probe::{self, Vital};
 use crate::process::{self, Owner};
@@ -146,8 +146,9 @@ fn add_dispatcher(base: &Base, wake: Arc<Notify>, stages: &mut Stages) -> Result
 }
 
 fn add_maintenance(base: &Base, stages: &mut Stages) {
-    let lake = Arc::clone(&base.lake);
-    add_leased(&base.leases, "maintain", stages, move |over| maintain::keep(Arc::clone(&lake), over));
+    let (lake, clock) = (Arc::clone(&base.lake), Arc::clone(&base.clock));
+    let keeper = Keeper { lake, plan: base.config.upkeep, clock, telemetry: base.telemetry.clone() };
+    add_leased(&base.leases, "maintain", stages, move |over| keeper.clone().run(over));
 }
 
 /// Adds what one process at a time does.

@@ -1,4 +1,4 @@
-//! The metrics of decisions, models, deliveries and the process itself; no other file of this crate names one.
+//! The metrics of decisions, models, deliveries, upkeep and the process itself; no other file of this crate names one.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +18,13 @@ use tracing::{debug, info, warn};
 
 mod models;
 mod process;
+mod upkeep;
 mod watched;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use upkeep::Trash;
 pub(crate) use watched::Watched;
 
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -45,6 +47,7 @@ struct Metrics {
     deliveries: IntCounterVec,
     pending: IntGauge,
     models: models::Gauges,
+    upkeep: upkeep::Metrics,
     /// The gates with series of their own.
     gates: OnceLock<BTreeSet<String>>,
 }
@@ -99,6 +102,7 @@ impl Telemetry {
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))?;
         metrics.models.register(registry)?;
+        metrics.upkeep.register(registry)?;
         Ok(Self(Arc::new(metrics)))
     }
 
@@ -213,6 +217,7 @@ impl Metrics {
             )?,
             pending: IntGauge::new("kiro_outbox_pending", "Deliveries that wait.")?,
             models: models::Gauges::new()?,
+            upkeep: upkeep::Metrics::new()?,
             gates: OnceLock::new(),
         };
         for outcome in Delivered::ALL {

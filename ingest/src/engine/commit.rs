@@ -8,7 +8,7 @@ use kiro_tables::Table;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::pace::{Ticker, sleep};
+use super::pace::{Instant, Ticker, sleep};
 use super::shared::Shared;
 use super::table::Cut;
 
@@ -146,14 +146,26 @@ impl Pauses {
     }
 }
 
-/// Takes the newest snapshots of the tables that others write.
-pub(super) async fn follow(shared: Arc<Shared>, source: Arc<dyn TableSource>, every: Duration, stop: CancellationToken) {
+/// Takes the newest snapshots of the tables that others write; now and then also those of our own tables: upkeep changes their
+/// files while the log is silent, and takes the old ones away in the end.
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    source: Arc<dyn TableSource>,
+    (every, seldom): (Duration, Duration),
+    stop: CancellationToken,
+) {
+    let mut looked_at = Instant::now();
     loop {
         tokio::select! { biased; () = stop.cancelled() => return, () = sleep(every) => {} }
+        let is_all = looked_at.elapsed() >= seldom;
+        if is_all {
+            looked_at = Instant::now();
+        }
         let tables: Vec<_> = {
             let inner = shared.lock();
             let version = |s: &Option<Arc<dyn Snapshot>>| s.as_ref().map(|s| s.version());
-            inner.tables.iter().enumerate().filter(|(_, s)| !s.commits).map(|(at, s)| (at, s.table, version(&s.snapshot))).collect()
+            let followed = inner.tables.iter().enumerate().filter(|(_, s)| !s.commits || is_all);
+            followed.map(|(at, s)| (at, s.table, version(&s.snapshot))).collect()
         };
         for (at, table, version) in tables {
             match source.snapshot(table).await {

@@ -93,7 +93,8 @@ impl EngineService {
             tasks.spawn(committer.run(self.config.commit_interval, self.config.idle_commit_interval));
         }
         let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.ports.source));
-        tasks.spawn(follow(shared, source, self.config.commit_interval, stop.clone()));
+        let pace = (self.config.commit_interval, self.config.idle_commit_interval);
+        tasks.spawn(follow(shared, source, pace, stop.clone()));
         tasks
     }
 }

@@ -174,11 +174,14 @@ impl Shared {
     }
 
     /// Takes a version that others committed, once all that it contains has been seen here: a view is of one vector. When
-    /// the tail is crowded it is taken in any case, since else there might never be room to get that far.
+    /// the tail is crowded it is taken in any case, since else there might never be room to get that far. Of a table that we
+    /// commit it is taken when only files changed: what our commits add comes with their own snapshots.
     pub(super) fn follow_seen(&self, table: usize, snapshot: Arc<dyn Snapshot>) {
         let is_due = {
             let inner = self.lock();
-            inner.has_seen(table, snapshot.offsets()) || inner.bytes() >= self.tail_limit / 2
+            let state = &inner.tables[table];
+            let is_crowded = || inner.bytes() >= self.tail_limit / 2;
+            if state.commits { state.has_all(snapshot.offsets()) } else { inner.has_seen(table, snapshot.offsets()) || is_crowded() }
         };
         if is_due {
             self.follow(vec![(table, snapshot)]);

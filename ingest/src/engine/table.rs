@@ -151,6 +151,13 @@ impl TableState {
         self.apps.contained(offsets)
     }
 
+    /// Whether the snapshot that is shown has all the rows that a version with these offsets has.
+    pub(super) fn has_all(&self, offsets: &Offsets) -> bool {
+        let known = self.snapshot.as_ref().map(|shown| shown.offsets());
+        let is_known = |(app, next): (&String, &i64)| known.is_some_and(|known| known.get(app) == Some(next));
+        offsets.iter().filter(|(app, _)| app.starts_with(self.apps.own())).all(is_known)
+    }
+
     /// The application under which rows of gaps are committed, so that none is written twice.
     fn gap_app(&self, at: &TopicPartition) -> String {
         format!("{}gaps/{}/{}", self.apps.own(), at.topic, at.partition)

@@ -21,8 +21,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::commit::Committer;
-use crate::log::{Backoff, TableLog};
+use crate::log::{Backoff, TRUST, TableLog};
 use crate::snapshot::{Reader, conform};
+use crate::upkeep::Survey;
 use crate::{Error, LakeSnapshot, Result};
 
 /// The version of the lake's layout, in `lake.json`.
@@ -38,8 +39,10 @@ struct Format {
 
 /// One table of the lake in this process.
 #[derive(Debug)]
-struct Open {
-    committer: Committer,
+pub(crate) struct Open {
+    pub(crate) log: TableLog,
+    pub(crate) committer: Committer,
+    pub(crate) survey: tokio::sync::Mutex<Survey>,
     reader: Reader,
     logs: LogStoreRef,
     checkpointing: AtomicBool,
@@ -54,6 +57,7 @@ pub struct Lake {
     address: String,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    trust: Duration,
     /// Whether commits make checkpoints by themselves.
     checkpoints: bool,
     /// The folders of tables that do not lie in one of their name.
@@ -79,7 +83,7 @@ impl Lake {
         found(store.as_ref(), backoff).await?;
         info!(%root, "lake is open");
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
-        Ok(Self { store, root, address, clock, backoff, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
+        Ok(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
     }
 
     /// Where it is.
@@ -127,8 +131,8 @@ impl Lake {
     /// As [`Lake::checkpoint`].
     pub async fn checkpoint_when_due(&self, table: &'static Table, every: i64) -> Result<Option<i64>> {
         let open = self.table(table)?;
-        let Some((version, last)) = open.reader.progress().await? else { return Ok(None) };
-        if version - last.max(0) < every { Ok(None) } else { checkpoint(table, open.as_ref()).await }
+        let Some(head) = open.survey().await?.map(|state| state.head) else { return Ok(None) };
+        if head.version - head.checkpoint.max(0) < every { Ok(None) } else { checkpoint(table, open.as_ref()).await }
     }
 
     /// Writes a checkpoint of a table's newest version; its version, or `None` when the table is not there.
@@ -139,20 +143,40 @@ impl Lake {
         checkpoint(table, self.table(table)?.as_ref()).await
     }
 
-    fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
+    /// Believes for so long that a log ends where it ended: for tests, in which logs are cleaned at once.
+    #[cfg(any(test, feature = "faults"))]
+    #[must_use]
+    pub fn trusting(mut self, trust: Duration) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        self.store.as_ref()
+    }
+
+    pub(crate) fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = open.get(table.name) {
             return Ok(Arc::clone(found));
         }
         let folder = self.folders.get(table.name).map_or(table.name, String::as_str);
-        let log = TableLog::new(Arc::clone(&self.store), table, folder, self.backoff);
+        let (root, dir) = TableLog::paths(folder);
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        let log = TableLog { store, table, root, dir, backoff: self.backoff, clock, trust: self.trust };
         let address = format!("{}/tables/{folder}/", self.address);
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
         let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());
         let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());
         let made = Arc::new(Open {
-            committer: Committer::new(log.clone(), Arc::clone(&self.clock)),
-            reader: Reader::new(log, Arc::clone(&logs)),
+            committer: Committer::new(log.clone()),
+            reader: Reader::new(log.clone(), Arc::clone(&logs)),
+            survey: tokio::sync::Mutex::default(),
+            log,
             logs,
             checkpointing: AtomicBool::new(false),
         });
@@ -224,6 +248,7 @@ async fn checkpoint(table: &'static Table, open: &Open) -> Result<Option<i64>> {
     if version > 0 {
         checkpoints::create_checkpoint(&delta, None).await.map_err(failed)?;
         open.committer.note_checkpoint(version).await;
+        open.survey_checkpoint(version).await;
     }
     Ok(Some(version))
 }

@@ -159,11 +159,6 @@ impl Reader {
         Ok(Some(snapshot))
     }
 
-    /// Version and newest checkpoint of the table; `None` when it is not there.
-    pub(crate) async fn progress(&self) -> Result<Option<(i64, i64)>> {
-        Ok(self.log.load().await?.map(|head| (head.version, head.checkpoint)))
-    }
-
     /// Loads afresh: a snapshot that is carried from version to version grows slower with each.
     async fn load(&self, head: Head) -> Result<LakeSnapshot> {
         let table = self.log.table;

@@ -19,6 +19,9 @@ use url::Url;
 
 use crate::{Error, FaultStore, Lake, Toxics, local_store};
 
+mod endurance;
+mod upkeep;
+
 fn table() -> &'static Table {
     Table::find("pipeline_runs_events").expect("a table")
 }
@@ -374,4 +377,14 @@ async fn versions_of_a_table_lie_apart() {
         assert_eq!(places(lake).await.0, count, "each reads its own files");
         assert_eq!(stands(lake, 0).await, i64::try_from(count).expect("small"));
     }
+}
+
+#[test]
+fn statistics_tell_rows_nulls_and_bounds_over_all_batches() {
+    let file = crate::files::encode(table(), &[rows(0, 3..5), rows(0, 1..3)]).expect("a file");
+    let told: serde_json::Value = serde_json::from_str(&file.statistics).expect("JSON");
+    assert_eq!((&told["numRecords"], &told["nullCount"]["run_id"], &told["nullCount"]["outcome"]), (&4.into(), &0.into(), &4.into()));
+    assert_eq!((&told["minValues"]["_offset"], &told["maxValues"]["_offset"]), (&1.into(), &4.into()));
+    assert_eq!((&told["minValues"]["run_id"], &told["maxValues"]["run_id"]), (&"0-1".into(), &"0-4".into()));
+    assert_eq!(told["maxValues"]["recorded_at"], "1970-01-01T00:00:00.000004Z");
 }

@@ -9,10 +9,11 @@ use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::engine::{Engine, EngineConfig, EngineError, EngineHandle, EnginePorts, EngineResult, EngineService, FoldPart};
-use kiro_lake::{Lake, local_store};
+use kiro_lake::{Compacted, Lake, Retention, local_store};
 use kiro_log::{EmbeddedLog, EmbeddedOptions};
-use kiro_ports::{Clock, EventLog, Folding, NewRecord, SystemClock, TableSource as _};
+use kiro_ports::{Clock, EventLog, Folding, NewRecord, Snapshot as _, SystemClock, TableSource as _, Views as _};
 use kiro_processors::{FoldConfig, Processors};
+use kiro_schemas::Micros;
 use kiro_tables::Table;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
@@ -188,4 +189,44 @@ async fn a_new_version_is_derived_beside_the_old_one() {
         .filter(|folder| world.dir.path().join("lake/tables").join(folder).exists())
         .collect();
     assert_eq!(folders, ["pipeline_runs", "pipeline_runs.v2", "pipeline_runs_events"], "events have no versions");
+}
+
+/// Two days later, when the day of all that was recorded is over.
+#[derive(Debug)]
+struct Later;
+
+impl Clock for Later {
+    fn now(&self) -> Micros {
+        SystemClock.now().plus(2 * 86_400_000_000)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_commits_follows_upkeep_while_the_log_is_silent() {
+    let world = World::new().await;
+    let config = EngineConfig { idle_commit_interval: Duration::from_millis(200), ..world.config() };
+    let (engine, handle) = world.engine(config, Box::new(folds())).await.expect("it starts");
+    let running = run(engine);
+    for round in 1..4 {
+        world.append((round - 1) * 10..round * 10).await;
+        world.wait_for_runs(1, round * 10).await;
+    }
+    let dir = world.dir.path().join("lake");
+    let root = Url::from_directory_path(&dir).expect("absolute");
+    let keeper = Lake::open(local_store(&dir).expect("a store"), root, Arc::new(Later)).await.expect("a lake");
+    for name in ["pipeline_runs", "pipeline_runs_events"] {
+        let table = Table::find(name).expect("a table");
+        while keeper.compact(table, Retention::new(Duration::ZERO)).await.expect("compaction") != Compacted::Idle {}
+        assert_eq!(keeper.live_files(table).await.expect("files"), 1, "{name}");
+        let newest = keeper.lake_snapshot(table).await.expect("an answer").expect("a table").version();
+        let follows = async {
+            while handle.view().tables[name].snapshot.as_ref().is_none_or(|shown| shown.version() < newest) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), follows).await.expect("it shows the files that are left");
+    }
+    world.append(30..40).await;
+    world.wait_for_runs(1, 40).await;
+    end(running).await.expect("it ends");
 }

@@ -21,6 +21,7 @@ use super::super::{Decode, Engine, EngineConfig, EnginePorts};
 use super::Watcher;
 use super::crash::{CrashPoint, Life, Trace};
 use super::fold::{CountFold, counts, output};
+use super::keeper::Keeper;
 use super::lake::{SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
 use super::log::{MemberLog, SimLog, TOPIC};
@@ -43,16 +44,27 @@ pub(super) struct Told {
     pub(super) faults: u64,
     pub(super) gaps: usize,
     pub(super) recreated: usize,
+    /// Files that compaction took out, and files of logs that were cleaned away.
+    pub(super) kept: (usize, usize),
     pub(super) store: Arc<InMemory>,
     pub(super) witness: Arc<Witness>,
 }
 
 /// Lives through the world of a seed. Panics with the seed where something is wrong.
 pub(super) fn live(seed: u64, folder: &Path) -> Told {
+    live_with(seed, folder, false)
+}
+
+/// The same world, with somebody who keeps its lake.
+pub(super) fn live_kept(seed: u64, folder: &Path) -> Told {
+    live_with(seed, folder, true)
+}
+
+fn live_with(seed: u64, folder: &Path, is_kept: bool) -> Told {
     time::begin();
     let trace = Arc::new(Trace::default());
     let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(time::advance).build().expect("a runtime");
-    let world = World::new(seed, folder, Arc::clone(&trace));
+    let world = World::new(seed, folder, Arc::clone(&trace), is_kept);
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| LocalSet::new().block_on(&runtime, world.live())));
     let problem = match lived {
         Ok(Ok(told)) => return told,
@@ -77,6 +89,7 @@ struct Shared {
     problem: Mutex<Option<String>>,
     views: Mutex<usize>,
     quarantine: PathBuf,
+    is_kept: bool,
 }
 
 struct Process {
@@ -94,6 +107,7 @@ struct World {
     births: u64,
     trimmed: BTreeSet<i32>,
     recreated: BTreeSet<i32>,
+    keeper: Option<Keeper>,
 }
 
 struct SimDecoder {
@@ -121,7 +135,7 @@ impl Decode for SimDecoder {
 }
 
 impl World {
-    fn new(seed: u64, folder: &Path, trace: Arc<Trace>) -> Self {
+    fn new(seed: u64, folder: &Path, trace: Arc<Trace>, is_kept: bool) -> Self {
         let clock = Arc::new(SimClock::default());
         let store = Arc::new(InMemory::new());
         let members = 1 + usize::from(seed % 2 == 1);
@@ -136,8 +150,12 @@ impl World {
             problem: Mutex::default(),
             views: Mutex::default(),
             quarantine: folder.join(seed.to_string()),
+            is_kept,
         };
+        let stores = (Arc::clone(&shared.faults), Arc::clone(&shared.store));
+        let keeper = || Keeper::new(seed, stores, Arc::clone(&shared.witness), Arc::clone(&shared.trace), Arc::clone(&shared.clock));
         Self {
+            keeper: is_kept.then(keeper),
             seed,
             random: StdRng::seed_from_u64(seed),
             shared: Arc::new(shared),
@@ -156,10 +174,16 @@ impl World {
         for step in 0..STEPS {
             self.raise(true).await;
             self.step(step).await;
+            if let Some(keeper) = &mut self.keeper {
+                keeper.step().await;
+            }
             self.wait_up_to(200).await;
             self.complain()?;
         }
         self.settle().await?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.finish().await;
+        }
         self.examine()
     }
 
@@ -448,6 +472,7 @@ impl World {
             faults: self.shared.faults.injected(),
             gaps,
             recreated: self.recreated.len(),
+            kept: self.keeper.as_ref().map_or((0, 0), |keeper| *keeper.counts.lock().unwrap_or_else(PoisonError::into_inner)),
             store: Arc::clone(&self.shared.store),
             witness: Arc::clone(&self.shared.witness),
         })
@@ -463,7 +488,11 @@ impl World {
                 }
             }
         }
-        if let Some((run, sparse)) = revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0))) {
+        // Who keeps the lake thins old versions.
+        if !self.shared.is_kept
+            && let Some((run, sparse)) =
+                revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0)))
+        {
             return Err(format!("revisions of run {run} are not dense: {sparse:?}"));
         }
         let mut runs = BTreeMap::<String, i64>::new();
@@ -484,7 +513,11 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
     let store = CrashStore::new(Arc::clone(&shared.faults), Arc::clone(&life), seed);
     let root = Url::parse("memory:///").expect("a url");
     let lake = Lake::open_with(Arc::new(store), root, Arc::clone(&shared.clock) as _, Duration::ZERO).await;
-    let lake = lake.map_err(|e| e.to_string())?.without_checkpoints();
+    let mut lake = lake.map_err(|e| e.to_string())?.without_checkpoints();
+    if shared.is_kept {
+        // Logs are cleaned at once.
+        lake = lake.trusting(Duration::ZERO);
+    }
     let mut config = EngineConfig::new(vec![TOPIC.to_owned()], CLUSTER, &shared.quarantine);
     config.group = (!is_alone).then(|| "sim".to_owned());
     config.commits_derived = is_alone;
