@@ -20,6 +20,7 @@ mod batches;
 mod commit;
 mod error;
 mod handle;
+mod letters;
 mod load;
 mod pace;
 mod quarantine;

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::decode::http::{HttpEvent, split};
 use kiro_integrations::github;
-use kiro_ports::{EventLog, Headers, Intake, NewRecord, PortError, header};
+use kiro_ports::{EventLog, Headers, Intake, NewRecord, PortError, RECORD_ID, header};
 use kiro_schemas::{Secret, Tenant};
+use uuid::Uuid;
 
 use crate::error::Error;
 
@@ -41,7 +42,9 @@ impl std::fmt::Debug for Doors {
 }
 
 impl Doors {
+    /// Its id tells who reads it that it is the same one when the log holds it twice.
     fn record(&self, tenant: &Tenant, mut headers: Headers, bytes: Bytes, key: String) -> NewRecord {
+        headers.push((RECORD_ID.to_owned(), Bytes::from(Uuid::now_v7().simple().to_string())));
         headers.push(("kiro-tenant".to_owned(), Bytes::copy_from_slice(tenant.as_str().as_bytes())));
         NewRecord { topic: self.topic.clone(), key: Some(Bytes::from(key)), value: bytes, headers }
     }

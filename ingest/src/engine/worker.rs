@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::commit::Pauses;
+use super::letters::Letters;
 use super::load::OWN;
 use super::pace::{Instant, sleep, timeout};
 use super::quarantine::Quarantine;
@@ -58,6 +59,7 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
+    pub(super) letters: Letters,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
     /// The last record of each partition that the lake tells of: offset and when it was recorded.
     pub(super) marks: BTreeMap<TopicPartition, (i64, Micros)>,
@@ -99,6 +101,7 @@ impl Worker {
             clock: ports.clock,
             stop,
             window,
+            letters: Letters::default(),
             known_gaps: HashSet::new(),
             marks: BTreeMap::new(),
             staged: Publication::default(),
@@ -170,11 +173,17 @@ impl Worker {
     /// `None` when it cannot be told before the end.
     async fn is_same_log(&self, at: &TopicPartition) -> Option<bool> {
         let Some((offset, recorded_at)) = self.marks.get(at).copied() else { return Some(true) };
+        let found = self.insist_on(at, offset).await?;
+        Some(found.is_none_or(|record| record.recorded_at == recorded_at))
+    }
+
+    /// A record of the log, however often it must be asked for; `None` when the end comes before.
+    pub(super) async fn insist_on(&self, at: &TopicPartition, offset: i64) -> Option<Option<Record>> {
         let mut pauses = Pauses::default();
         loop {
             match self.log.read(at, offset).await {
-                Ok(found) => return Some(found.is_none_or(|record| record.recorded_at == recorded_at)),
-                Err(error) => warn!(%at, offset, %error, "the last record of the lake was not read from the log; trying again"),
+                Ok(found) => return Some(found),
+                Err(error) => warn!(%at, offset, %error, "a record of the lake was not read from the log; trying again"),
             }
             if self.stop.is_cancelled() {
                 return None;
@@ -308,6 +317,10 @@ impl Worker {
         }
         let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
         let digest = Quarantine::digest(bytes);
+        if self.is_known_letter(at, record, &digest).await {
+            self.shared.telemetry.repeat();
+            return Ok(());
+        }
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
         // The bytes are kept by whoever commits the row.
         while self.config.commits_events
