@@ -15,8 +15,6 @@ use super::{Shared, is_outage};
 use crate::error::{Error, Result};
 use crate::folder::sync_folder;
 
-/// How often it is tried again while the log does not take what is spilled, or the disk does not give it.
-const TRY_EVERY: Duration = Duration::from_millis(500);
 /// One append has at most so many records, or bytes, or one record.
 const MOST_RECORDS: usize = 500;
 const MOST_BYTES: usize = 1 << 20;
@@ -46,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn drain(shared: &Arc<Shared>, segment: Segment) {
     let segment = Arc::new(segment);
     let (of, loaded) = (Arc::clone(shared), Arc::clone(&segment));
-    let content = Arc::new(insist(move || load(&of, &loaded)).await);
+    let content = Arc::new(insist(shared.try_every, move || load(&of, &loaded)).await);
     let mut parts: Vec<Range<usize>> = parts(&content.records);
     parts.reverse();
     while let Some(part) = parts.pop() {
@@ -64,24 +62,24 @@ async fn drain(shared: &Arc<Shared>, segment: Segment) {
             FaultKind::TooLarge | FaultKind::Invalid => {
                 let (of, from, all) = (Arc::clone(shared), Arc::clone(&segment), Arc::clone(&content));
                 let reason = error.to_string();
-                insist(move || put_aside(&of, &from, &all.bytes, &all.records[part.start].0, &reason)).await;
+                insist(shared.try_every, move || put_aside(&of, &from, &all.bytes, &all.records[part.start].0, &reason)).await;
             }
             _ => {
                 if !is_outage(&error) {
                     tracing::error!(%error, "the log refuses what is spilled; it is tried again");
                 }
                 parts.push(part);
-                tokio::time::sleep(TRY_EVERY).await;
+                tokio::time::sleep(shared.try_every).await;
             }
         }
     }
     let of = Arc::clone(shared);
-    insist(move || remove(&of, &segment)).await;
+    insist(shared.try_every, move || remove(&of, &segment)).await;
     shared.queue().remove_oldest();
 }
 
 /// Does what touches the disk where it holds up nobody, until it is done.
-async fn insist<T: Send + 'static>(work: impl Fn() -> Result<T> + Send + Sync + 'static) -> T {
+async fn insist<T: Send + 'static>(try_every: Duration, work: impl Fn() -> Result<T> + Send + Sync + 'static) -> T {
     let work = Arc::new(work);
     loop {
         let once = Arc::clone(&work);
@@ -90,7 +88,7 @@ async fn insist<T: Send + 'static>(work: impl Fn() -> Result<T> + Send + Sync + 
             Ok(Err(error)) => tracing::error!(%error, "the spill cannot be drained; it is tried again"),
             Err(error) => tracing::error!(%error, "the spill cannot be drained; it is tried again"),
         }
-        tokio::time::sleep(TRY_EVERY).await;
+        tokio::time::sleep(try_every).await;
     }
 }
 

@@ -39,7 +39,7 @@ pub struct SpillOptions {
     pub limit_bytes: u64,
     /// A record with more bytes of key, value and headers is refused, since the log would refuse it later.
     pub max_record_bytes: usize,
-    /// An append that the log has not taken by then is spilled.
+    /// An append that the log has not taken by then is spilled. What is spilled is tried four times as often.
     pub patience: Duration,
 }
 
@@ -91,6 +91,8 @@ pub struct SpillLog {
 struct Shared {
     folder: PathBuf,
     limit: u64,
+    /// How often it is tried again while the log does not take what is spilled, or the disk does not give it.
+    try_every: Duration,
     inner: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
@@ -138,6 +140,7 @@ impl SpillLog {
         let shared = Arc::new(Shared {
             folder: dir.to_owned(),
             limit: options.limit_bytes,
+            try_every: options.patience / 4,
             inner,
             clock,
             queue: Mutex::new(queue),
