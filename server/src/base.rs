@@ -26,6 +26,8 @@ use crate::telemetry::Telemetry;
 
 /// How often it is tried to make the topic while no broker answers.
 const MAKE_EVERY: Duration = Duration::from_secs(1);
+/// How long a start waits for the topic.
+const MAKE_WAIT: Duration = Duration::from_secs(3);
 
 /// The ground of a process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -145,11 +147,16 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Log, Option<Arc<
     Ok((log, spill.map(Arc::new)))
 }
 
+/// Brokers that are away hold up no start: what can be done without them is done.
 async fn ensure_topic(log: &Log, config: &Config) {
-    if let Err(error) = log.ensure_topic(&config.topic, config.partitions).await {
-        tracing::warn!(%error, topic = config.topic, "cannot make sure that the topic is there; it is tried again");
-        tokio::spawn(make_topic(Arc::clone(log), config.topic.clone(), config.partitions));
-    }
+    let made = tokio::time::timeout(MAKE_WAIT, log.ensure_topic(&config.topic, config.partitions)).await;
+    let reason = match made {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "no broker answered yet".to_owned(),
+    };
+    tracing::warn!(reason, topic = config.topic, "cannot make sure that the topic is there; it is tried again");
+    tokio::spawn(make_topic(Arc::clone(log), config.topic.clone(), config.partitions));
 }
 
 /// Tries until the brokers are there; until then readiness tells.

@@ -24,7 +24,7 @@ use crate::config::{Config, Source};
 use crate::decider::Gates;
 use crate::held::Held;
 use crate::imports::Importer;
-use crate::intake::{Doors, Platform};
+use crate::intake::{Doors, Platform, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
@@ -119,7 +119,13 @@ impl Reception {
             wake,
         };
         let ports = ApiPorts {
-            intake: Arc::new(Doors { log: posts, topic: config.topic.clone(), decoder, platforms: platforms(config)? }),
+            intake: Arc::new(Doors {
+                log: posts,
+                topic: config.topic.clone(),
+                decoder,
+                platforms: platforms(config)?,
+                ids: RecordIds::new(&base.clock),
+            }),
             sql: Arc::clone(&query) as _,
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),

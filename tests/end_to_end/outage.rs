@@ -229,7 +229,8 @@ fn a_record_that_stands_twice_in_the_log_is_one_dead_letter() -> Result<()> {
     let config = format!("{OPEN}log: {{kafka: \"{}\", topic: kiro.twice, partitions: 1}}\n", broker.address);
     let mut server = Server::start("outage_twice", &config)?;
     let poison = |id: &str| {
-        let headers = [("kiro-format", "github"), ("x-github-event", "push"), ("kiro-record", id)];
+        let id = format!("{id}-door");
+        let headers = [("kiro-format", "github"), ("x-github-event", "push"), ("kiro-record", id.as_str())];
         (headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(), "no JSON at all".to_owned())
     };
     let letters = |server: &Server, expected: usize| {
@@ -238,10 +239,10 @@ fn a_record_that_stands_twice_in_the_log_is_one_dead_letter() -> Result<()> {
         ensure!(letters.len() == expected, "{expected} dead letters, not {letters:?}");
         anyhow::Ok(())
     };
-    broker.produce("kiro.twice", &[poison("a"), poison("a"), poison("b")])?;
+    broker.produce("kiro.twice", &[poison("1700000000000001"), poison("1700000000000001"), poison("1700000000000002")])?;
     letters(&server, 2)?;
     server.stop()?;
-    broker.produce("kiro.twice", &[poison("b"), poison("c"), poison("a")])?;
+    broker.produce("kiro.twice", &[poison("1700000000000002"), poison("1700000000000003"), poison("1700000000000001")])?;
     server.up()?;
     letters(&server, 3)?;
     let repeats = server.must(&["status"])?["repeats"].as_u64();

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::commit::Pauses;
-use super::letters::Letters;
+use super::letters::{self, Letters};
 use super::load::OWN;
 use super::pace::{Instant, sleep, timeout};
 use super::quarantine::Quarantine;
@@ -173,17 +173,11 @@ impl Worker {
     /// `None` when it cannot be told before the end.
     async fn is_same_log(&self, at: &TopicPartition) -> Option<bool> {
         let Some((offset, recorded_at)) = self.marks.get(at).copied() else { return Some(true) };
-        let found = self.insist_on(at, offset).await?;
-        Some(found.is_none_or(|record| record.recorded_at == recorded_at))
-    }
-
-    /// A record of the log, however often it must be asked for; `None` when the end comes before.
-    pub(super) async fn insist_on(&self, at: &TopicPartition, offset: i64) -> Option<Option<Record>> {
         let mut pauses = Pauses::default();
         loop {
             match self.log.read(at, offset).await {
-                Ok(found) => return Some(found),
-                Err(error) => warn!(%at, offset, %error, "a record of the lake was not read from the log; trying again"),
+                Ok(found) => return Some(found.is_none_or(|record| record.recorded_at == recorded_at)),
+                Err(error) => warn!(%at, offset, %error, "the last record of the lake was not read from the log; trying again"),
             }
             if self.stop.is_cancelled() {
                 return None;
@@ -317,7 +311,7 @@ impl Worker {
         }
         let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
         let digest = Quarantine::digest(bytes);
-        if self.is_known_letter(at, record, &digest).await {
+        if self.is_known_letter(at, record, &digest) {
             self.shared.telemetry.repeat();
             return Ok(());
         }
@@ -339,7 +333,7 @@ impl Worker {
             Value::text(reason),
             Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
             Value::text(digest),
-            Value::Time(record.recorded_at),
+            Value::Time(letters::id(record).map_or(record.recorded_at, |(_, taken_at)| taken_at)),
             Value::Time(record.recorded_at),
             Value::text(&*at.topic),
             Value::Int(i64::from(at.partition)),

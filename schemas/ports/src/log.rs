@@ -8,7 +8,8 @@ use kiro_schemas::{Micros, OffsetVector, TopicPartition};
 
 use crate::{Headers, PortError};
 
-/// The header by which a record is known when it comes twice: the log may take an append and not say so.
+/// The header by which a record is known when it comes twice, since the log may take an append and not say so: when a door took
+/// it, in microseconds since the epoch and for no other record of that door, `-`, and the door.
 pub const RECORD_ID: &str = "kiro-record";
 
 /// A record to append.

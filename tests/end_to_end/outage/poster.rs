@@ -224,7 +224,12 @@ impl Poster {
             Kind::SamePoison => hex::encode(Sha256::digest(SAME_POISON)),
         };
         for table in ["pipeline_runs_events", "pipeline_runs"] {
-            let found = count(server, &format!("SELECT run_id AS id, count(*) AS n FROM {table} GROUP BY 1"))?;
+            // In parts: after a long run there are more than one answer may hold.
+            let part = |digit: u32| {
+                count(server, &format!("SELECT run_id AS id, count(*) AS n FROM {table} WHERE run_id LIKE '%{digit}' GROUP BY 1"))
+            };
+            let mut found = BTreeMap::new();
+            (0..10).try_for_each(|digit| part(digit).map(|rows| found.extend(rows)))?;
             let mut known = 0;
             for kind in [Kind::Event, Kind::Webhook] {
                 let (acknowledged, unsure) = self.numbers(kind);
