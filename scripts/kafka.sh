@@ -93,6 +93,8 @@ for node in $(seq "$nodes"); do
     "${java[@]}" kafka.Kafka "$work/$node/server.properties" >"$work/$node/broker.log" 2>&1 </dev/null &
     brokers+=($!)
     echo $! >"$work/$node/pid"
+    # Its end is no news.
+    disown $!
 done
 
 addresses=

@@ -57,7 +57,8 @@ impl KafkaConfig {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
-            .set("topic.metadata.propagation.max.ms", "5000")
+            // Told before the append is given up: a topic that is not there is no outage.
+            .set("topic.metadata.propagation.max.ms", (self.append_timeout.as_millis() * 3 / 5).to_string())
             .set("message.timeout.ms", self.append_timeout.as_millis().to_string());
         let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
         if !given("linger.ms") && !given("queue.buffering.max.ms") {

@@ -18,7 +18,7 @@ use crate::folder::sync_folder;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// A group takes no further append beyond these bytes.
 const GROUP_BYTES: usize = 1 << 20;
-/// Appends that wait; more are refused. Each holds a request of a caller, so this bounds memory.
+/// Appends that wait for the disk; more are refused, so that callers hear in time. Each holds what its request holds anyway.
 const WAITING: usize = 4096;
 
 /// An append that goes to the spill.
