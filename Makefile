@@ -32,10 +32,11 @@ bench: ## Measure against peers in one run and print the ratios; BENCH_PROFILE=q
 fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30)
 	@fuzz/run.sh
 
-soak: ## Kill the server at random instants for SOAK_MINUTES (60) while events come in, then recount
+soak: ## Kill the server at random instants, then take the log away again and again, each for SOAK_MINUTES (60), then recount
 	@scripts/setup.sh test
 	cargo build $(CARGO_FLAGS) --workspace --bins
-	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end acknowledged_survives -- --nocapture
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end -- --nocapture --test-threads=1 \
+		acknowledged_survives outage::posts_spill outage::without_a_spill
 
 docs: ## Write docs/tables.md and docs/errors.md anew from the sources
 	mkdir -p docs

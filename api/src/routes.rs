@@ -60,7 +60,7 @@ fn plain(headers: &HeaderMap) -> Headers {
 
 async fn ready_show(State(state): State<Shared>) -> Response {
     match state.ports.operations.ready().await {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(state) => (StatusCode::OK, format!("{state}\n")).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
 }

@@ -14,6 +14,9 @@ pub(crate) struct Cli {
     /// Token; better given by the environment, where other users do not see it.
     #[arg(long, global = true, env = "KIROLINTER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Certificates of the authorities that the server's is checked against, as PEM; those of the system when absent.
+    #[arg(long, global = true, env = "KIROLINTER_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Form of the output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,

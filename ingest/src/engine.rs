@@ -21,6 +21,7 @@ mod commit;
 mod error;
 mod handle;
 mod lane;
+mod letters;
 mod load;
 mod pace;
 mod quarantine;

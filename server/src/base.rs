@@ -10,7 +10,7 @@ use kiro_ingest::engine::{EngineConfig, EnginePorts};
 use kiro_ingest::mapping::Mapping;
 use kiro_integrations::github::GithubNormaliser;
 use kiro_lake::{Lake, local_store, s3_store};
-use kiro_log::{EmbeddedLog, EmbeddedOptions, KafkaConfig, KafkaLog};
+use kiro_log::{EmbeddedLog, EmbeddedOptions, KafkaConfig, KafkaLog, SpillLog, SpillOptions};
 use kiro_ports::{Clock, EventLog, Folding, SystemClock};
 use kiro_processors::{FoldConfig, Processors};
 use kiro_schemas::{Problem, Secret};
@@ -26,6 +26,8 @@ use crate::telemetry::Telemetry;
 
 /// How often it is tried to make the topic while no broker answers.
 const MAKE_EVERY: Duration = Duration::from_secs(1);
+/// How long a start waits for the topic.
+const MAKE_WAIT: Duration = Duration::from_secs(3);
 
 /// The ground of a process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub(crate) struct Base {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) registry: prometheus::Registry,
     pub(crate) log: Arc<dyn EventLog>,
+    /// The same log, for what is posted, when that is spilled while the log is away.
+    pub(crate) spill: Option<Arc<SpillLog>>,
     pub(crate) lake: Arc<Lake>,
     pub(crate) files: Arc<dyn ObjectStore>,
     pub(crate) store: Store,
@@ -49,7 +53,9 @@ impl Base {
     pub(crate) async fn open(config: Config) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         create_dir(&config.data_dir)?;
-        let log = open_log(&config, Arc::clone(&clock)).await?;
+        let (log, spill) = open_log(&config, &clock)?;
+        let make = |topic| ensure_topic(&log, topic, config.partitions);
+        tokio::join!(make(&config.topic), make(&config.history_topic));
         let (files, root) = open_files(&config)?;
         let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
         let at = match &config.postgres {
@@ -72,7 +78,7 @@ impl Base {
         let registry = prometheus::Registry::new();
         let derived = Processors::new(FoldConfig::default())?.0.outputs();
         Ok(Self {
-            telemetry: Telemetry::register(&registry)?,
+            telemetry: Telemetry::register(&registry, spill.clone())?,
             decoder: Arc::new(decoder(&config)?),
             topics: topics(&config),
             registry,
@@ -80,6 +86,7 @@ impl Base {
             config: Arc::new(config),
             clock,
             log,
+            spill,
             files,
             store,
             leases,
@@ -127,26 +134,42 @@ fn create_dir(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))
 }
 
-async fn open_log(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn EventLog>> {
-    let log: Arc<dyn EventLog> = if let Some(brokers) = &config.raw.log.kafka {
-        let mut kafka = KafkaConfig::new(brokers.as_str());
-        kafka.properties = config.raw.log.kafka_properties.clone().into_iter().collect();
-        Arc::new(KafkaLog::connect(kafka, clock)?)
-    } else {
+type Log = Arc<dyn EventLog>;
+
+/// The log, and what is before it for posts.
+fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Log, Option<Arc<SpillLog>>)> {
+    let raw = &config.raw.log;
+    let Some(brokers) = &raw.kafka else {
         let mut options = EmbeddedOptions::default();
-        if let Some(days) = config.raw.log.retention_days {
+        if let Some(days) = raw.retention_days {
             options.retention_age = Some(Duration::from_secs(u64::from(days) * 86_400));
         }
         let dir = config.data_dir.join("log");
-        Arc::new(EmbeddedLog::open(&dir, options, clock).context("cannot open the embedded log")?)
+        let log = EmbeddedLog::open(&dir, options, Arc::clone(clock)).context("cannot open the embedded log")?;
+        return Ok((Arc::new(log), None));
     };
-    for topic in [&config.topic, &config.history_topic] {
-        if let Err(error) = log.ensure_topic(topic, config.partitions).await {
-            tracing::warn!(%error, topic, "cannot make sure that the topic is there; it is tried again");
-            tokio::spawn(make_topic(Arc::clone(&log), topic.clone(), config.partitions));
-        }
-    }
-    Ok(log)
+    let mut kafka = KafkaConfig::new(brokers.as_str());
+    kafka.properties = raw.kafka_properties.clone().into_iter().collect();
+    kafka.replication = raw.replication.unwrap_or(kafka.replication);
+    let mut options = SpillOptions { max_record_bytes: kafka.max_record_bytes(), ..SpillOptions::default() };
+    options.limit_bytes = raw.spill_bytes.unwrap_or(options.limit_bytes);
+    let log: Log = Arc::new(KafkaLog::connect(kafka, Arc::clone(clock))?);
+    let dir = raw.spill_dir.as_ref().filter(|_| config.role.serves());
+    let open = |dir| SpillLog::open(dir, Arc::clone(&log), Arc::clone(clock), options);
+    let spill = dir.map(|dir| open(dir).context("cannot open log.spill_dir")).transpose()?;
+    Ok((log, spill.map(Arc::new)))
+}
+
+/// Brokers that are away hold up no start: what can be done without them is done.
+async fn ensure_topic(log: &Log, topic: &str, partitions: i32) {
+    let made = tokio::time::timeout(MAKE_WAIT, log.ensure_topic(topic, partitions)).await;
+    let reason = match made {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "no broker answered yet".to_owned(),
+    };
+    tracing::warn!(reason, topic, "cannot make sure that the topic is there; it is tried again");
+    tokio::spawn(make_topic(Arc::clone(log), topic.to_owned(), partitions));
 }
 
 /// Tries until the brokers are there; until then readiness tells.

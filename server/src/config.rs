@@ -16,6 +16,8 @@ use crate::role::Role;
 const MAX_BYTES: usize = 1 << 20;
 /// A week: logs tell of files that are gone for as long as these are kept.
 const MOST_HOURS: u32 = 168;
+/// A spill that is smaller would not hold a single large record.
+const LEAST_SPILL: u64 = 2_000_000;
 
 /// The file as it may be written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,6 +70,12 @@ pub(crate) struct Log {
     /// Where imports go: it is read apart, so that a backfill does not hold up what happens now.
     pub(crate) history_topic: Option<String>,
     pub(crate) partitions: Option<i32>,
+    /// Replicas of the topic when it is made; what the brokers prefer when absent.
+    pub(crate) replication: Option<i32>,
+    /// Where posts are kept while Kafka does not take them; they are refused when absent.
+    pub(crate) spill_dir: Option<PathBuf>,
+    /// Most bytes there.
+    pub(crate) spill_bytes: Option<u64>,
     /// Topics of others that hold `CloudEvents` or native events.
     pub(crate) topics: Vec<String>,
     /// Topics of others in other forms: topic to mapping file.
@@ -268,10 +276,8 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     let pg = listener("pg", &raw.pg, "127.0.0.1:5433", &mut problems);
     shared(role, &raw, postgres.as_ref(), &mut problems);
     let partitions = raw.log.partitions.unwrap_or(4);
-    if !(1..=1024).contains(&partitions) {
-        problems.push(Problem::at("log.partitions", format!("must be 1 to 1024, is {partitions}")));
-    }
     let upkeep = raw.lake.plan(&mut problems);
+    log(&raw.log, partitions, &mut problems);
     outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
     let history_topic = raw.log.history_topic.clone().unwrap_or_else(|| format!("{topic}.history"));
@@ -298,6 +304,32 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             raw,
         }),
         _ => Err(problems),
+    }
+}
+
+/// The log and what is before it.
+fn log(raw: &Log, partitions: i32, problems: &mut Vec<Problem>) {
+    let mut tell = |path: &str, text: String| problems.push(Problem::at(path, text));
+    if !(1..=1024).contains(&partitions) {
+        tell("log.partitions", format!("must be 1 to 1024, is {partitions}"));
+    }
+    if let Some(replicas) = raw.replication.filter(|replicas| !(1..=100).contains(replicas)) {
+        tell("log.replication", format!("must be 1 to 100, is {replicas}"));
+    }
+    for (path, is_given) in [
+        ("log.replication", raw.replication.is_some()),
+        ("log.spill_dir", raw.spill_dir.is_some()),
+        ("log.spill_bytes", raw.spill_bytes.is_some()),
+    ] {
+        if is_given && raw.kafka.is_none() {
+            tell(path, "is for Kafka (log.kafka or --kafka): the embedded log is on this disk".to_owned());
+        }
+    }
+    if let Some(bytes) = raw.spill_bytes.filter(|bytes| *bytes < LEAST_SPILL) {
+        tell("log.spill_bytes", format!("must be at least {LEAST_SPILL}, is {bytes}"));
+    }
+    if raw.spill_bytes.is_some() && raw.spill_dir.is_none() {
+        tell("log.spill_bytes", "needs log.spill_dir".to_owned());
     }
 }
 
@@ -413,6 +445,16 @@ mod tests {
             problems("http: {listen: 0.0.0.0:80}\npg: {listen: here}\nlog: {partitions: 0}\nsources: {jenkin: {secret_file: /nowhere}}\n");
         let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
         assert_eq!(paths, ["http.tls", "pg.listen", "log.partitions", "sources.jenkin", "sources.jenkin.secret_file"]);
+    }
+
+    #[test]
+    fn a_spill_is_for_kafka_and_has_a_size() {
+        assert_eq!(problems("log: {kafka: \"a:1\", spill_dir: /spill, spill_bytes: 2000000, replication: 3}"), Vec::<String>::new());
+        let found = problems("log: {spill_dir: /spill, spill_bytes: 10, replication: 0}");
+        let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
+        let expected = ["log.replication", "log.replication", "log.spill_dir", "log.spill_bytes", "log.spill_bytes"];
+        assert_eq!(paths, expected, "{found:?}");
+        assert_eq!(problems("log: {kafka: \"a:1\", spill_bytes: 3000000}").len(), 1);
     }
 
     #[test]

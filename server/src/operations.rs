@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
-use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, SqlEngine, SqlRequest};
+use kiro_log::{SpillLog, SpillStatus};
+use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest};
 use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ const MOST_REPLAYED: usize = 10_000;
 pub(crate) struct Desk {
     pub(crate) engine: EngineHandle,
     pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) spill: Option<Arc<SpillLog>>,
     pub(crate) topics: Vec<String>,
     pub(crate) sql: Arc<dyn SqlEngine>,
     pub(crate) shelf: Arc<Shelf>,
@@ -46,6 +48,7 @@ impl Operations for Desk {
             "version": env!("CARGO_PKG_VERSION"),
             "is_ready": status.is_ready,
             "log": log,
+            "spill": self.spill.as_ref().map(|spill| told(&spill.status())),
             "partitions": partitions,
             "tail_rows": status.tail_rows,
             "tail_bytes": status.tail_bytes,
@@ -57,12 +60,20 @@ impl Operations for Desk {
         })
     }
 
-    async fn ready(&self) -> Result<(), String> {
+    async fn ready(&self) -> Result<String, String> {
         let status = self.engine.status();
-        match status.log {
-            LogState::Down { reason } => Err(format!("the log does not answer: {reason}")),
-            LogState::Up if !status.is_ready => Err("catching up with the log".to_owned()),
-            LogState::Up => Ok(()),
+        let spill = self.spill.as_ref().map(|spill| spill.status());
+        match (status.log, spill) {
+            (LogState::Down { reason }, Some(spill)) if status.is_ready && !spill.is_full() => {
+                Ok(format!("ready; the log does not answer, posts are spilled ({}): {reason}", room(&spill)))
+            }
+            (LogState::Down { reason }, Some(spill)) if spill.is_full() => {
+                Err(format!("the log does not answer, and the spill is full ({}): {reason}", room(&spill)))
+            }
+            (LogState::Down { reason }, _) => Err(format!("the log does not answer: {reason}")),
+            (LogState::Up, _) if !status.is_ready => Err("catching up with the log".to_owned()),
+            (LogState::Up, Some(spill)) if spill.since.is_some() => Ok(format!("ready; spilled posts go into the log ({})", room(&spill))),
+            (LogState::Up, _) => Ok("ready".to_owned()),
         }
     }
 
@@ -82,7 +93,9 @@ impl Operations for Desk {
             let at = TopicPartition::new(topic, i32::try_from(partition).unwrap_or(-1));
             let Some(record) = self.log.read(&at, offset).await? else { continue };
             let Some(value) = record.value else { continue };
-            let again = NewRecord { topic: topic.to_owned(), key: record.key, value, headers: record.headers };
+            // A new try, not the same record twice.
+            let headers = record.headers.into_iter().filter(|(name, _)| name != RECORD_ID).collect();
+            let again = NewRecord { topic: topic.to_owned(), key: record.key, value, headers };
             self.log.append(vec![again]).await?;
             replayed += 1;
         }
@@ -90,15 +103,36 @@ impl Operations for Desk {
     }
 
     async fn settle(&self) -> Result<(), PortError> {
-        let mut ends = Vec::new();
-        for topic in &self.topics {
-            ends.extend(self.log.watermarks(topic).await?);
-        }
         let all = async {
+            if let Some(spill) = &self.spill {
+                spill.drained().await;
+            }
+            let mut ends = Vec::new();
+            for topic in &self.topics {
+                ends.extend(self.log.watermarks(topic).await?);
+            }
             for (at, marks) in ends.iter().filter(|(_, marks)| marks.high > marks.low) {
                 self.engine.reached(at, marks.high - 1).await;
             }
+            Ok(())
         };
-        tokio::time::timeout(SETTLE, all).await.map_err(|_elapsed| Error::Settle(SETTLE).into())
+        tokio::time::timeout(SETTLE, all).await.unwrap_or_else(|_elapsed| Err(Error::Settle(SETTLE).into()))
     }
+}
+
+/// How the spill is, for operators.
+fn told(spill: &SpillStatus) -> Value {
+    json!({
+        "bytes": spill.bytes,
+        "limit_bytes": spill.limit,
+        "since": spill.since.map(|since| since.to_string()),
+        "records": spill.spilled,
+        "drained": spill.drained,
+        "refused": spill.refused,
+        "aside": spill.aside,
+    })
+}
+
+fn room(spill: &SpillStatus) -> String {
+    format!("{} of {} bytes", spill.bytes, spill.limit)
 }

@@ -25,6 +25,7 @@ use crate::process::{self, Owner};
 use crate::role::Role;
 use crate::serve::{self, Entrance, Reception};
 use crate::stages::Stages;
+use crate::tls;
 use crate::train::Trainer;
 
 /// The consumer group that shares the partitions among the processes of `ingest`.
@@ -38,6 +39,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         Some(listener) => Some(Door::open("http", listener).await?),
         None => None,
     };
+    let certificates: Vec<_> =
+        entrance.iter().flat_map(Entrance::certificates).chain(probe.iter().filter_map(Door::certificates)).collect();
     let base = Base::open(config).await?;
     let mut stages = Stages::default();
     let addresses = entrance.as_ref().map(Entrance::addresses).transpose()?;
@@ -55,6 +58,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
             Arc::new(Steady(base.clone()))
         }
     };
+    if !certificates.is_empty() {
+        let (clock, telemetry) = (Arc::clone(&base.clock), base.telemetry.clone());
+        stages.add("certificates", |stop| tls::keep(certificates, clock, telemetry, stop));
+    }
     if let Some(door) = probe {
         // The last to end: it tells how the others end.
         stages.add("probe", |stop| door.serve(probe::router(vital), stop));

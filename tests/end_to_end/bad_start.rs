@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::http::{self, Reply};
 use crate::kafka::Broker;
 use crate::server::{Answer, OPEN, Server, directory, free_port, program, wait_for};
+use crate::tls::authority::Authority;
 
 /// Runs a server that must end by itself, unwell, and returns what it said.
 pub(crate) fn refused_start(mut command: Command) -> Result<Answer> {
@@ -86,8 +87,10 @@ fn a_bad_certificate_is_refused() -> Result<()> {
     let (empty, noise) = (dir.join("empty.pem"), dir.join("noise.pem"));
     std::fs::write(&empty, "")?;
     std::fs::write(&noise, "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n")?;
+    let expired = Authority::new(&dir, "authority")?.certify("expired", -1)?;
     for door in ["http", "pg"] {
         for (certificate, key, words) in [
+            (&expired.certificate, &expired.key, "has expired"),
             (&empty, &our_key, "holds no certificate"),
             (&ours, &empty, "holds no private key"),
             (&ours, &other_key, "do not make a certificate"),

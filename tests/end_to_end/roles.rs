@@ -15,7 +15,7 @@ use crate::http;
 use crate::kafka::Broker;
 use crate::server::{Answer, directory, program, wait_for};
 
-mod process;
+pub(crate) mod process;
 
 use process::{Postgres, Process};
 

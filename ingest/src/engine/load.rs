@@ -6,6 +6,7 @@ use kiro_schemas::{Micros, TopicPartition};
 use kiro_tables::{Table, TableShape};
 
 use super::batches;
+use super::letters::Letters;
 use super::window::Key;
 use super::worker::Worker;
 use super::{EngineError, EngineResult};
@@ -36,7 +37,9 @@ impl Worker {
             }
         }
         if let Some(letters) = Table::find(OWN[0]) {
-            self.scan(letters).await?.iter().for_each(|batch| self.mark(batch));
+            let letters = self.scan(letters).await?;
+            letters.iter().for_each(|batch| self.mark(batch));
+            self.letters = Letters::of(&letters);
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);
         let old = seeds.len().saturating_sub(self.config.dedupe_window);

@@ -14,6 +14,7 @@ use tracing::{error, warn};
 
 use super::commit::Pauses;
 use super::lane::{Lane, Next, Queues};
+use super::letters::{self, Letters};
 use super::load::OWN;
 use super::pace::{Instant, sleep};
 use super::quarantine::Quarantine;
@@ -58,6 +59,7 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
+    pub(super) letters: Letters,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
     /// The last record of each partition that the lake tells of: offset and when it was recorded.
     pub(super) marks: BTreeMap<TopicPartition, (i64, Micros)>,
@@ -99,6 +101,7 @@ impl Worker {
             clock: ports.clock,
             stop,
             window,
+            letters: Letters::default(),
             known_gaps: HashSet::new(),
             marks: BTreeMap::new(),
             staged: Publication::default(),
@@ -322,6 +325,10 @@ impl Worker {
         }
         let bytes: &[u8] = record.value.as_deref().unwrap_or_default();
         let digest = Quarantine::digest(bytes);
+        if self.is_known_letter(at, record, &digest) {
+            self.shared.telemetry.repeat();
+            return Ok(());
+        }
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
         // The bytes are kept by whoever commits the row.
         while self.config.commits_events
@@ -340,7 +347,7 @@ impl Worker {
             Value::text(reason),
             Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
             Value::text(digest),
-            Value::Time(record.recorded_at),
+            Value::Time(letters::id(record).map_or(record.recorded_at, |(_, taken_at)| taken_at)),
             Value::Time(record.recorded_at),
             Value::text(&*at.topic),
             Value::Int(i64::from(at.partition)),

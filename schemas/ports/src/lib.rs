@@ -25,7 +25,9 @@ pub use clock::{Clock, SystemClock};
 pub use error::PortError;
 pub use feature::{FeatureRequest, FeatureRow, Features};
 pub use fold::{Derived, Folding, Missing};
-pub use log::{Assignment, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, Position, Record, Subscription, Watermarks};
+pub use log::{
+    Assignment, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, Position, RECORD_ID, Record, Subscription, Watermarks,
+};
 pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
 pub use service::{
     Assessor, Audit, AuditEntry, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, RiskRequest, bearer,

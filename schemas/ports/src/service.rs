@@ -149,8 +149,8 @@ pub trait Imports: Send + Sync + std::fmt::Debug {
 pub trait Operations: Send + Sync + std::fmt::Debug {
     /// How the process is: roles, log, lag, tables, gaps.
     async fn status(&self) -> serde_json::Value;
-    /// `Ok` when it is ready to serve, else why not.
-    async fn ready(&self) -> Result<(), String>;
+    /// How it is ready to serve, in a sentence; an error says why it is not.
+    async fn ready(&self) -> Result<String, String>;
     /// Trains and judges the model of a tenant now, and serves what earned its place. The report.
     async fn evaluate_model(&self, who: &Principal) -> Result<serde_json::Value, PortError>;
     /// Appends the dead letters of a reason prefix again; how many.

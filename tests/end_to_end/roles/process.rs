@@ -11,13 +11,13 @@ use crate::http;
 use crate::server::{free_port, program, wait_for};
 
 /// A real PostgreSQL; it ends with what holds it.
-pub(super) struct Postgres {
+pub(crate) struct Postgres {
     script: Child,
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 impl Postgres {
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let script = kiro_tests::root().join("scripts/postgres.sh");
         let mut script = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut url = String::new();
@@ -37,16 +37,16 @@ impl Drop for Postgres {
 }
 
 /// One process of a role; killed when it is dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     log: PathBuf,
-    pub(super) http: u16,
-    pub(super) pg: u16,
+    pub(crate) http: u16,
+    pub(crate) pg: u16,
     child: Child,
 }
 
 impl Process {
-    pub(super) fn start(dir: &Path, role: &str, number: usize) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, role: &str, number: usize) -> Result<Self> {
         let name = format!("{role}-{number}");
         let (http, pg, log) = (free_port()?, free_port()?, dir.join(format!("{name}.log")));
         let mut command = Command::new(program("kirolinterd")?);
@@ -64,43 +64,43 @@ impl Process {
         Ok(http::ask(self.http, "GET /readyz", &[], b"").filter(|reply| reply.status == 200).map(|reply| reply.body))
     }
 
-    pub(super) fn wait_ready(&mut self) -> Result<()> {
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
         let name = self.name.clone();
         wait_for(&format!("{name} to be ready"), 60, || self.state()).map(drop)
     }
 
     /// The epoch in which it owns the first shard, if it does.
-    pub(super) fn epoch(&mut self) -> Result<Option<u64>> {
+    pub(crate) fn epoch(&mut self) -> Result<Option<u64>> {
         let Some(state) = self.state()? else { return Ok(None) };
         let Some((_, epoch)) = state.split_once("shard 0 in epoch ") else { return Ok(None) };
         Ok(Some(epoch.chars().take_while(char::is_ascii_digit).collect::<String>().parse()?))
     }
 
     /// Whether it owns a shard.
-    pub(super) fn owns(&mut self, shard: u32) -> Result<bool> {
+    pub(crate) fn owns(&mut self, shard: u32) -> Result<bool> {
         Ok(self.state()?.is_some_and(|state| state.contains(&format!("shard {shard} in epoch "))))
     }
 
     /// Whether it runs and owns nothing.
-    pub(super) fn is_waiting(&mut self) -> Result<bool> {
+    pub(crate) fn is_waiting(&mut self) -> Result<bool> {
         Ok(self.state()?.is_some_and(|state| state.contains("waiting for a shard")))
     }
 
-    pub(super) fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Sends it a signal, such as `STOP`: it does nothing until `CONT`, and does not know.
-    pub(super) fn signal(&self, name: &str) -> Result<()> {
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status()?;
         ensure!(sent.success(), "{} was not sent {name}", self.name);
         Ok(())
     }
 
     /// Asks it to end, and waits until it has, well.
-    pub(super) fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         self.signal("TERM")?;
         let ended = wait_for(&format!("{} to stop", self.name), 40, || Ok(self.child.try_wait()?))?;
         ensure!(ended.success(), "{} did not stop well: see {}", self.name, self.log.display());
