@@ -1,6 +1,6 @@
 //! What every role stands on: log, lake, control store, time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::telemetry::Telemetry;
 
+/// The name of the log in the transactions of the tables.
+pub(crate) const CLUSTER: &str = "main";
 /// How often it is tried to make the topic while no broker answers.
 const MAKE_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,12 +53,7 @@ impl Base {
         let log = open_log(&config, Arc::clone(&clock)).await?;
         let (files, root) = open_files(&config)?;
         let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
-        let at = match &config.postgres {
-            Some(Postgres::Url(url)) => StoreConfig::Postgres(url.clone()),
-            Some(Postgres::File(file)) => StoreConfig::Postgres(secret(file)?),
-            None => StoreConfig::Sqlite(config.data_dir.join("control.sqlite")),
-        };
-        let store = Store::open(at).await.context("cannot open the control store")?;
+        let store = Store::open(store(&config)?).await.context("cannot open the control store")?;
         if config.postgres.is_none() {
             // This is the only process on the data directory: what another has claimed is due.
             store.take_over_deliveries(clock.now()).await?;
@@ -91,7 +88,7 @@ impl Base {
 
     /// An engine that does everything; roles switch off what others do.
     pub(crate) fn engine_config(&self) -> EngineConfig {
-        let mut engine = EngineConfig::new(self.topics.clone(), "main", self.config.data_dir.join("quarantine"));
+        let mut engine = EngineConfig::new(self.topics.clone(), CLUSTER, quarantine(&self.config));
         if let Some(millis) = self.config.raw.lake.commit_interval_ms {
             engine.commit_interval = Duration::from_millis(millis.max(50));
         }
@@ -105,6 +102,7 @@ impl Base {
             source: Arc::clone(&self.lake) as _,
             folding,
             decoder: Arc::clone(&self.decoder) as _,
+            anchors: Arc::new(self.store.clone()),
             clock: Arc::clone(&self.clock),
             registry: registry.clone(),
         }
@@ -117,9 +115,7 @@ fn create_dir(dir: &Path) -> Result<()> {
 
 async fn open_log(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn EventLog>> {
     let log: Arc<dyn EventLog> = if let Some(brokers) = &config.raw.log.kafka {
-        let mut kafka = KafkaConfig::new(brokers.as_str());
-        kafka.properties = config.raw.log.kafka_properties.clone().into_iter().collect();
-        Arc::new(KafkaLog::connect(kafka, clock)?)
+        Arc::new(KafkaLog::connect(kafka(config, brokers), clock)?)
     } else {
         let mut options = EmbeddedOptions::default();
         if let Some(days) = config.raw.log.retention_days {
@@ -146,7 +142,29 @@ async fn make_topic(log: Arc<dyn EventLog>, topic: String, partitions: i32) {
     }
 }
 
-fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
+/// How the brokers are spoken to.
+pub(crate) fn kafka(config: &Config, brokers: &str) -> KafkaConfig {
+    let mut kafka = KafkaConfig::new(brokers);
+    kafka.properties = config.raw.log.kafka_properties.clone().into_iter().collect();
+    kafka
+}
+
+/// Where the control store is.
+pub(crate) fn store(config: &Config) -> Result<StoreConfig> {
+    Ok(match &config.postgres {
+        Some(Postgres::Url(url)) => StoreConfig::Postgres(url.clone()),
+        Some(Postgres::File(file)) => StoreConfig::Postgres(secret(file)?),
+        None => StoreConfig::Sqlite(config.data_dir.join("control.sqlite")),
+    })
+}
+
+/// Where the bytes of dead letters lie.
+pub(crate) fn quarantine(config: &Config) -> PathBuf {
+    config.data_dir.join("quarantine")
+}
+
+/// The object store of the lake, and its address.
+pub(crate) fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
     let Some(text) = &config.raw.lake.url else {
         let dir = config.data_dir.join("lake");
         create_dir(&dir)?;
@@ -159,12 +177,14 @@ fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
     Ok((s3_store(&s3)?, url))
 }
 
-fn topics(config: &Config) -> Vec<String> {
+/// The topics that are read.
+pub(crate) fn topics(config: &Config) -> Vec<String> {
     let log = &config.raw.log;
     std::iter::once(&config.topic).chain(&log.topics).chain(log.mapped_topics.keys()).cloned().collect()
 }
 
-fn decoder(config: &Config) -> Result<Decoder> {
+/// What makes events of records.
+pub(crate) fn decoder(config: &Config) -> Result<Decoder> {
     let mut mappings = Vec::new();
     for (topic, file) in &config.raw.log.mapped_topics {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
 use super::pace::Instant;
+use super::seal::Seal;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
 use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
@@ -91,6 +92,7 @@ impl EngineService {
                 clock: Arc::clone(&self.ports.clock),
                 index,
                 table,
+                seal: Seal::of(table, &self.ports.anchors, &self.ports.clock),
                 stop: stop.clone(),
             };
             tasks.spawn(committer.run(self.config.commit_interval, self.config.idle_commit_interval));

@@ -22,6 +22,7 @@ mod witness;
 mod world;
 
 use crash::CrashPoint;
+pub(super) use lake::SimAnchors;
 
 const WORLDS: u64 = 200;
 

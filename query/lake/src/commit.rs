@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions};
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::files::{self, Added};
@@ -94,8 +94,28 @@ impl Committer {
             None => self.open().await?,
         };
         self.log.advance(&mut head).await?;
+        self.widen(&mut head).await?;
         **slot = Some(head.clone());
         Ok(head)
+    }
+
+    /// Adds the columns that this program has and the table has not. Whoever comes first does it: the others read on and find
+    /// nothing missing.
+    async fn widen(&self, head: &mut Head) -> Result<()> {
+        let mut attempt = 0;
+        while let Some(meta) = head.meta.clone().filter(|meta| !meta.missing().is_empty()) {
+            let path = self.log.commit_path(head.version + 1);
+            let bytes = files::widening_bytes(&Uuid::now_v7().to_string(), &meta.widened(), self.clock.now());
+            let put = self.create(&path, bytes).await;
+            self.log.advance(head).await?;
+            match put {
+                Ok(()) => info!(table = self.log.table.name, columns = ?meta.missing(), "columns added"),
+                Err(source) if attempt + 1 >= ATTEMPTS => return Err(Error::store("write", &path, source)),
+                Err(_) => self.log.backoff.wait(attempt).await,
+            }
+            attempt += 1;
+        }
+        Ok(())
     }
 
     async fn open(&self) -> Result<Head> {
@@ -173,7 +193,7 @@ impl Committer {
             }
             self.log.backoff.wait(attempt).await;
         }
-        Ok(Some(Added { path: name, size, statistics: file.statistics }))
+        Ok(Some(Added { path: name, size, statistics: file.statistics, digest: file.digest }))
     }
 
     /// Puts the commit at the next free version.
@@ -217,8 +237,9 @@ impl Committer {
     async fn walk(&self, head: &mut Head, batch: &str) -> Result<Walked> {
         let (mut ours, mut seen) = (None, 0);
         while let Some(entry) = self.log.read(head.version + 1).await? {
-            head.apply(self.log.table, &entry)?;
-            if entry.batch.as_deref() == Some(batch) {
+            let is_ours = entry.batch.as_deref() == Some(batch);
+            head.apply(self.log.table, entry)?;
+            if is_ours {
                 ours = Some(head.version);
             }
             seen += 1;

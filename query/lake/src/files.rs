@@ -13,7 +13,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use crate::meta::delta_schema;
 use crate::{Error, Result, statistics};
 
 /// Larger row groups make `ORDER BY … LIMIT` slow.
@@ -25,6 +27,15 @@ const ENGINE: &str = concat!("kirolinter/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct NewFile {
     pub(crate) bytes: Vec<u8>,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
+}
+
+/// The tag of a file's digest in its `add` action.
+pub(crate) const DIGEST: &str = "kiro.sha256";
+
+/// The digest of a file.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Encodes rows as one file.
@@ -44,7 +55,7 @@ pub(crate) fn encode(table: &'static Table, rows: &[RecordBatch]) -> Result<NewF
         writer.flush().map_err(failed)?;
     }
     let bytes = writer.into_inner().map_err(failed)?;
-    Ok(NewFile { bytes, statistics: statistics::of_rows(table, rows) })
+    Ok(NewFile { digest: digest(&bytes), bytes, statistics: statistics::of_rows(table, rows) })
 }
 
 fn properties(table: &Table, count: usize) -> parquet::errors::Result<WriterProperties> {
@@ -79,6 +90,7 @@ pub(crate) struct Added {
     pub(crate) path: String,
     pub(crate) size: usize,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
 }
 
 /// The bytes of a commit.
@@ -103,6 +115,7 @@ pub(crate) fn commit_bytes(batch: &str, transactions: &[Transaction], added: Opt
             "modificationTime": now,
             "dataChange": true,
             "stats": file.statistics,
+            "tags": {DIGEST: file.digest},
         }}));
     }
     join(&lines)
@@ -128,6 +141,18 @@ pub(crate) fn creation_bytes(table: &Table, id: &str, now: Micros) -> Vec<u8> {
     ])
 }
 
+/// The bytes of a commit that adds columns.
+pub(crate) fn widening_bytes(batch: &str, action: &Value, now: Micros) -> Vec<u8> {
+    let info = json!({
+        "timestamp": now.0.div_euclid(1000),
+        "operation": "ADD COLUMN",
+        "operationParameters": {},
+        "engineInfo": ENGINE,
+        "kiroBatch": batch,
+    });
+    join(&[json!({ "commitInfo": info }), json!({ "metaData": action })])
+}
+
 fn join(lines: &[Value]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines {
@@ -135,24 +160,4 @@ fn join(lines: &[Value]) -> Vec<u8> {
         bytes.push(b'\n');
     }
     bytes
-}
-
-fn delta_schema(table: &Table) -> Value {
-    let fields: Vec<Value> = table
-        .columns
-        .iter()
-        .map(|c| json!({"name": c.name, "type": delta_type(c.kind), "nullable": c.nullable, "metadata": {"comment": c.doc}}))
-        .collect();
-    json!({"type": "struct", "fields": fields})
-}
-
-fn delta_type(kind: Kind) -> Value {
-    match kind {
-        Kind::Text => json!("string"),
-        Kind::Int => json!("long"),
-        Kind::Float => json!("double"),
-        Kind::Bool => json!("boolean"),
-        Kind::Time => json!("timestamp"),
-        Kind::Map => json!({"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true}),
-    }
 }

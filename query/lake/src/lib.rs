@@ -3,7 +3,8 @@
 //! Must not know: the log, SQL views, HTTP, which store there is (a directory, S3, memory).
 //!
 //! Entry points: [`Lake::open`] (a [`TableSink`](kiro_ports::TableSink) and a [`TableSource`](kiro_ports::TableSource)),
-//! [`local_store`] and [`s3_store`] (what it lies on), [`LakeSnapshot::provider`] (for the query engine).
+//! [`local_store`] and [`s3_store`] (what it lies on), [`LakeSnapshot::provider`] (for the query engine), [`Lake::inspect`] (what is
+//! wrong with a table).
 //!
 //! ```text
 //! Commit { rows, transactions } ──► Parquet file ──► _delta_log/{version + 1}.json   put if absent
@@ -17,8 +18,10 @@ mod error;
 #[cfg(any(test, feature = "faults"))]
 mod fault;
 mod files;
+mod inspect;
 mod lake;
 mod log;
+mod meta;
 mod snapshot;
 mod statistics;
 mod store;
@@ -28,6 +31,7 @@ mod tests;
 pub use error::{Error, Result};
 #[cfg(any(test, feature = "faults"))]
 pub use fault::{FaultStore, Toxics};
+pub use inspect::{Flaw, Inspection, LiveFile};
 pub use lake::{FORMAT_VERSION, Lake};
 pub use snapshot::LakeSnapshot;
 pub use store::{DurableLocalStore, S3Config, local_store, s3_store};

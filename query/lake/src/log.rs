@@ -6,9 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, StructArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use kiro_ports::Offsets;
@@ -16,9 +14,11 @@ use kiro_tables::Table;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde::Deserialize;
+use serde_json::Value;
 
+use crate::meta::Meta;
 use crate::{Error, Result};
 
 const READ_ATTEMPTS: u32 = 6;
@@ -46,6 +46,8 @@ pub(crate) struct Head {
     pub(crate) offsets: Offsets,
     /// Version of the newest checkpoint that was seen.
     pub(crate) checkpoint: i64,
+    /// Its columns; `None` before the log has told.
+    pub(crate) meta: Option<Arc<Meta>>,
 }
 
 /// What one commit says.
@@ -54,6 +56,7 @@ pub(crate) struct Entry {
     pub(crate) batch: Option<String>,
     transactions: Vec<(String, i64)>,
     writer: Option<i64>,
+    meta: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +65,7 @@ struct Line {
     commit_info: Option<CommitInfo>,
     txn: Option<Txn>,
     protocol: Option<Protocol>,
+    meta_data: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -83,21 +87,28 @@ struct Protocol {
     min_writer_version: i64,
 }
 
+/// What `_last_checkpoint` tells.
 #[derive(Deserialize)]
-struct Hint {
-    version: i64,
+pub(crate) struct Hint {
+    pub(crate) version: i64,
 }
 
 impl Head {
     /// Takes in the next commit.
-    pub(crate) fn apply(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
+    pub(crate) fn apply(&mut self, table: &'static Table, entry: Entry) -> Result<()> {
+        self.take(table, entry)?;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, table: &'static Table, entry: Entry) -> Result<()> {
         if let Some(writer) = entry.writer.filter(|w| *w > WRITER_VERSION) {
             return Err(Error::Protocol { table: table.name, writer });
         }
-        self.version += 1;
-        for (app, next) in &entry.transactions {
-            self.offsets.insert(app.clone(), *next);
+        if let Some(action) = entry.meta {
+            self.meta = Some(Arc::new(Meta::of(table, action)?));
         }
+        self.offsets.extend(entry.transactions);
         Ok(())
     }
 }
@@ -143,7 +154,7 @@ impl TableLog {
     /// Reads on from where `head` stands to the newest commit.
     pub(crate) async fn advance(&self, head: &mut Head) -> Result<()> {
         while let Some(entry) = self.read(head.version + 1).await? {
-            head.apply(self.table, &entry)?;
+            head.apply(self.table, entry)?;
         }
         Ok(())
     }
@@ -151,9 +162,9 @@ impl TableLog {
     /// Where the table stands; `None` when it is not there.
     pub(crate) async fn load(&self) -> Result<Option<Head>> {
         let (newest, checkpoint) = self.list().await?;
-        let mut head = Head { version: checkpoint, checkpoint, ..Head::default() };
+        let mut head = Head { version: -1, checkpoint, ..Head::default() };
         if checkpoint >= 0 {
-            head.offsets = self.read_checkpoint(checkpoint).await?;
+            head = self.at_checkpoint(checkpoint).await?;
         }
         self.advance(&mut head).await?;
         if head.version < newest {
@@ -188,16 +199,30 @@ impl TableLog {
         Ok((newest, checkpoint))
     }
 
-    async fn read_checkpoint(&self, version: i64) -> Result<Offsets> {
-        let path = self.dir.clone().join(format!("{version:020}.checkpoint.parquet"));
+    /// Where the table stands by a checkpoint.
+    pub(crate) async fn at_checkpoint(&self, version: i64) -> Result<Head> {
+        let mut head = Head { version, checkpoint: version, ..Head::default() };
+        let lines = self.read_checkpoint(version, &["txn", "metaData", "protocol"]).await?;
+        head.take(self.table, parse_entry(&self.checkpoint_path(version), &lines)?)?;
+        Ok(head)
+    }
+
+    /// The file of a checkpoint.
+    pub(crate) fn checkpoint_path(&self, version: i64) -> Path {
+        self.dir.clone().join(format!("{version:020}.checkpoint.parquet"))
+    }
+
+    /// Some actions of a checkpoint, as the lines of a commit that says the same.
+    pub(crate) async fn read_checkpoint(&self, version: i64, actions: &[&str]) -> Result<Vec<u8>> {
+        let path = self.checkpoint_path(version);
         let Some(bytes) = self.get(&path).await? else {
             return Err(Error::Corrupt { path: path.to_string(), reason: "it was listed and is gone".into() });
         };
-        transactions_of_checkpoint(self.table, &path, bytes)
+        lines_of_checkpoint(self.table, bytes, actions)
     }
 
     /// The bytes of an object; `None` when it is not there.
-    async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+    pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
         let mut attempt = 0;
         loop {
             let read = match self.store.get(path).await {
@@ -229,6 +254,7 @@ pub(crate) fn parse_entry(path: &Path, bytes: &[u8]) -> Result<Entry> {
         if let Some(txn) = line.txn {
             entry.transactions.push((txn.app_id, txn.version));
         }
+        entry.meta = line.meta_data.or(entry.meta);
         if let Some(protocol) = line.protocol {
             entry.writer = Some(protocol.min_writer_version);
         }
@@ -236,27 +262,17 @@ pub(crate) fn parse_entry(path: &Path, bytes: &[u8]) -> Result<Entry> {
     if lines == 0 { Err(damaged("it is empty".into())) } else { Ok(entry) }
 }
 
-fn transactions_of_checkpoint(table: &'static Table, path: &Path, bytes: Bytes) -> Result<Offsets> {
+fn lines_of_checkpoint(table: &'static Table, bytes: Bytes, actions: &[&str]) -> Result<Vec<u8>> {
     let parquet = |source| Error::Parquet { table: table.name, source: Box::new(source) };
     let arrow = |source| Error::Arrow { table: table.name, source: Box::new(source) };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
-    let reader = builder.with_projection(mask).build().map_err(parquet)?;
-    let mut offsets = Offsets::new();
-    for batch in reader {
-        let batch = batch.map_err(arrow)?;
-        // A table that never had a transaction has no such column.
-        let Some(txn) = batch.column_by_name("txn") else { continue };
-        let Some(txn) = txn.as_any().downcast_ref::<StructArray>() else {
-            return Err(Error::Corrupt { path: path.to_string(), reason: "txn is not a struct".into() });
-        };
-        let (Some(apps), Some(versions)) = (txn.column_by_name("appId"), txn.column_by_name("version")) else { continue };
-        let apps = cast(apps, &DataType::Utf8).map_err(arrow)?;
-        let versions = cast(versions, &DataType::Int64).map_err(arrow)?;
-        let (apps, versions) = (apps.as_string::<i32>(), versions.as_primitive::<Int64Type>());
-        for row in (0..txn.len()).filter(|row| txn.is_valid(*row) && apps.is_valid(*row)) {
-            offsets.insert(apps.value(row).to_owned(), versions.value(row));
-        }
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(parquet)?;
+    // A table that never had a transaction has no such column.
+    let mask = ProjectionMask::columns(builder.parquet_schema(), actions.iter().copied());
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    for batch in builder.with_projection(mask).build().map_err(parquet)? {
+        writer.write(&batch.map_err(arrow)?).map_err(arrow)?;
     }
-    Ok(offsets)
+    writer.finish().map_err(arrow)?;
+    Ok(writer.into_inner())
 }

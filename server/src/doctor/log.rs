@@ -1,0 +1,83 @@
+//! The event log against the tables: what one has and the other has not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiro_log::{EmbeddedLog, EmbeddedOptions, Error, KafkaLog};
+use kiro_ports::{EventLog, Watermarks};
+use kiro_schemas::{FaultKind, TopicPartition};
+
+use super::tables::Stands;
+use super::{Patient, Sheet, checks};
+use crate::base;
+
+/// Brokers that are well answer in far less.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Compares; whether a server runs on the directory.
+pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Sheet) -> bool {
+    let config = &patient.config;
+    let topics = base::topics(config);
+    // A topic that is not read any more may stay as it is.
+    for (at, expected, reason) in stands.gaps.iter().filter(|(at, ..)| topics.iter().any(|topic| **topic == *at.topic)) {
+        if stands.partitions.get(at).is_some_and(|(least, _)| least == expected) {
+            sheet.find(&checks::LOG_STOPPED, at.to_string(), format!("at offset {expected}: {reason}"));
+        }
+    }
+    if let Some(brokers) = &config.raw.log.kafka {
+        match KafkaLog::connect(base::kafka(config, brokers), Arc::clone(&patient.clock)) {
+            Ok(log) => compare(patient, &log, stands, sheet).await,
+            Err(error) => sheet.find(&checks::LOG_UNREACHABLE, "log.kafka", error.to_string()),
+        }
+        return false;
+    }
+    let dir = config.data_dir.join("log");
+    if !dir.join("FORMAT").is_file() {
+        if stands.partitions.values().any(|(_, most)| *most > 0) {
+            sheet.find(&checks::LOG_LOST, dir.display().to_string(), "the tables have offsets of it, and it is not there");
+        }
+        return false;
+    }
+    let options = EmbeddedOptions { retention_bytes: None, retention_age: None, ..EmbeddedOptions::default() };
+    match EmbeddedLog::open(&dir, options, Arc::clone(&patient.clock)) {
+        Ok(log) => compare(patient, &log, stands, sheet).await,
+        Err(error) => {
+            let check = match &error {
+                Error::InUse { .. } => &checks::LOG_IN_USE,
+                Error::Format { .. } => &checks::LOG_NEWER,
+                _ => &checks::LOG_DAMAGED,
+            };
+            sheet.find(check, dir.display().to_string(), error.to_string());
+            return matches!(error, Error::InUse { .. });
+        }
+    }
+    false
+}
+
+async fn compare(patient: &Patient, log: &dyn EventLog, stands: &Stands, sheet: &mut Sheet) {
+    let mut marks: BTreeMap<TopicPartition, Watermarks> = BTreeMap::new();
+    for topic in base::topics(&patient.config) {
+        let is_known = stands.partitions.iter().any(|(at, (_, most))| *at.topic == *topic && *most > 0);
+        match tokio::time::timeout(PATIENCE, log.watermarks(&topic)).await {
+            Ok(Ok(found)) => marks.extend(found),
+            Ok(Err(error)) if error.kind == FaultKind::NotFound => {
+                if is_known {
+                    sheet.find(&checks::LOG_TOPIC, &topic, "the tables have offsets of it, and it is not there");
+                }
+            }
+            Ok(Err(error)) => sheet.find(&checks::LOG_UNREACHABLE, &topic, error.to_string()),
+            Err(_elapsed) => sheet.find(&checks::LOG_UNREACHABLE, &topic, format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+    sheet.looked_at("partitions of the log", marks.len());
+    let is_stopped = |at: &TopicPartition, least: i64| stands.gaps.iter().any(|(gap, expected, _)| gap == at && *expected == least);
+    for (at, mark) in &marks {
+        let Some((least, most)) = stands.partitions.get(at).copied().filter(|(least, _)| !is_stopped(at, *least)) else { continue };
+        if most > mark.high {
+            sheet.find(&checks::LOG_SHORT, at.to_string(), format!("the log ends at {}, tables stand at {most}", mark.high));
+        } else if least < mark.low {
+            sheet.find(&checks::LOG_GAP, at.to_string(), format!("the log begins at {}, a table stands at {least}", mark.low));
+        }
+    }
+}
