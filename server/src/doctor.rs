@@ -100,8 +100,8 @@ pub(crate) async fn examine(config: Config, is_deep: bool, sheet: &mut Sheet) ->
     let (objects, lake) = open_lake(&config, &clock, sheet).await?;
     let patient = Patient { config, clock, store, lake, files: objects };
     let stands = tables::examine(&patient, is_deep, sheet).await;
-    let is_running = log::examine(&patient, &stands, sheet).await;
-    control::examine(&patient, is_running, sheet).await;
+    let is_stopped = log::examine(&patient, &stands, sheet).await;
+    control::examine(&patient, is_stopped, sheet).await;
     Ok(())
 }
 

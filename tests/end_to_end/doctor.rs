@@ -34,7 +34,7 @@ fn checks(told: &Answer) -> Result<Vec<String>> {
 
 /// A server that has run: with events, a decision, a dead letter, a model and a checkpoint.
 fn used() -> Result<Server> {
-    let secret = directory("doctor_files")?.join("secret");
+    let secret = directory("doctor_secret")?.join("secret");
     std::fs::write(&secret, "a secret")?;
     let config =
         format!("{}sources: {{github: {{secret_file: {}}}}}\nlog: {{partitions: 1}}\n", crate::audit::config("doctor")?, secret.display());

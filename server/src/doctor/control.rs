@@ -36,21 +36,21 @@ pub(super) async fn open(config: &Config, sheet: &mut Sheet) -> Result<Option<St
 }
 
 /// Looks at what it holds.
-pub(super) async fn examine(patient: &Patient, is_running: bool, sheet: &mut Sheet) {
+pub(super) async fn examine(patient: &Patient, is_stopped: bool, sheet: &mut Sheet) {
     let Some(store) = &patient.store else { return };
-    if let Err(error) = look(patient, store, is_running, sheet).await {
+    if let Err(error) = look(patient, store, is_stopped, sheet).await {
         sheet.find(&checks::CONTROL_UNREADABLE, "control store", error.to_string());
     }
 }
 
-async fn look(patient: &Patient, store: &Store, is_running: bool, sheet: &mut Sheet) -> Result<(), Error> {
+async fn look(patient: &Patient, store: &Store, is_stopped: bool, sheet: &mut Sheet) -> Result<(), Error> {
     let now = patient.clock.now();
     let leases = store.leases().await?;
     sheet.looked_at("leases", leases.len());
     let is_alone = patient.config.postgres.is_none();
     for lease in leases.into_iter().filter(|lease| lease.until > Micros(0)) {
         let what = format!("{} has it until {}", lease.holder, lease.until);
-        if is_alone && !is_running {
+        if is_alone && is_stopped {
             sheet.find(&checks::LEASE_LEFT, lease.name, what);
         } else if lease.until < now {
             sheet.find(&checks::LEASE_DEAD, lease.name, what);

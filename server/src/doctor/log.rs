@@ -15,7 +15,7 @@ use crate::base;
 /// Brokers that are well answer in far less.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Compares; whether a server runs on the directory.
+/// Compares; whether it is certain that no server runs on the directory.
 pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Sheet) -> bool {
     let config = &patient.config;
     let topics = base::topics(config);
@@ -37,11 +37,14 @@ pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Shee
         if stands.partitions.values().any(|(_, most)| *most > 0) {
             sheet.find(&checks::LOG_LOST, dir.display().to_string(), "the tables have offsets of it, and it is not there");
         }
-        return false;
+        return true;
     }
     let options = EmbeddedOptions { retention_bytes: None, retention_age: None, ..EmbeddedOptions::default() };
     match EmbeddedLog::open(&dir, options, Arc::clone(&patient.clock)) {
-        Ok(log) => compare(patient, &log, stands, sheet).await,
+        Ok(log) => {
+            compare(patient, &log, stands, sheet).await;
+            true
+        }
         Err(error) => {
             let check = match &error {
                 Error::InUse { .. } => &checks::LOG_IN_USE,
@@ -49,10 +52,9 @@ pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Shee
                 _ => &checks::LOG_DAMAGED,
             };
             sheet.find(check, dir.display().to_string(), error.to_string());
-            return matches!(error, Error::InUse { .. });
+            false
         }
     }
-    false
 }
 
 async fn compare(patient: &Patient, log: &dyn EventLog, stands: &Stands, sheet: &mut Sheet) {

@@ -6,9 +6,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use kiro_ports::{Commit, Committed, TableSink, TableSource, Transaction};
 use kiro_schemas::{Event, Micros, Subject, Tenant, TopicPartition, Transition};
 use kiro_tables::{CHAIN, EventRows, Stamp, Table};
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use kiro_ports::{SystemClock, TableSink};
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use url::Url;

@@ -117,7 +117,13 @@ fn what_was_written_verifies_in_any_order_and_form() {
 fn the_chain_of_known_rows_never_changes() {
     let (_, heads) = sealed();
     let chains: Vec<String> = heads.values().map(super::ChainHead::chain).collect();
-    assert_eq!(chains, ["1:?", "1:?"]);
+    assert_eq!(
+        chains,
+        [
+            "1:ece5ea9e023648c69254914e101053a8564f8262b38b2bddf0a0a5ada295e662",
+            "1:7d7bc591aa81946771f59779449e38102fb2ad3553b32873a51057444921597f"
+        ]
+    );
 }
 
 #[test]
@@ -136,7 +142,10 @@ fn every_change_of_a_row_is_found_at_its_place() {
     let swapped = with_column(&batch, "entry_id", ids.into_iter());
     assert_eq!(broken(&swapped, &anchors), Some((offsets.value(0), ChainBreak::DoesNotFollow)), "two rows swapped");
     let mut actors = texts(&batch, "actor");
-    (actors[30], actors[33]) = (Some("a".to_owned()), Some("b".to_owned()));
+    // Rows that are alone at their offset: two of one record may change places.
+    for row in (0..batch.num_rows()).filter(|row| offsets.value(*row) % 3 == 1).take(2) {
+        actors[row] = Some("somebody else".to_owned());
+    }
     let reports = verify(&[with_column(&batch, "actor", actors.into_iter())], &anchors);
     assert_eq!(reports.iter().map(|report| report.breaks.len()).sum::<usize>(), 2, "each is told once");
 }
