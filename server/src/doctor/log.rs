@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiro_log::{EmbeddedLog, EmbeddedOptions, Error, KafkaLog};
+use kiro_log::{EmbeddedLog, Error, KafkaLog};
 use kiro_ports::{EventLog, Watermarks};
 use kiro_schemas::{FaultKind, TopicPartition};
 
 use super::tables::Stands;
 use super::{Patient, Sheet, checks};
 use crate::base;
+
+type Marks = BTreeMap<TopicPartition, Watermarks>;
 
 /// Brokers that are well answer in far less.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -27,7 +29,7 @@ pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Shee
     }
     if let Some(brokers) = &config.raw.log.kafka {
         match KafkaLog::connect(base::kafka(config, brokers), Arc::clone(&patient.clock)) {
-            Ok(log) => compare(patient, &log, stands, sheet).await,
+            Ok(log) => ask(&log, &topics, stands, sheet).await,
             Err(error) => sheet.find(&checks::LOG_UNREACHABLE, "log.kafka", error.to_string()),
         }
         return false;
@@ -39,10 +41,9 @@ pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Shee
         }
         return true;
     }
-    let options = EmbeddedOptions { retention_bytes: None, retention_age: None, ..EmbeddedOptions::default() };
-    match EmbeddedLog::open(&dir, options, Arc::clone(&patient.clock)) {
-        Ok(log) => {
-            compare(patient, &log, stands, sheet).await;
+    match EmbeddedLog::look(&dir) {
+        Ok(marks) => {
+            compare(&marks.into_iter().collect(), &topics, stands, sheet);
             true
         }
         Err(error) => {
@@ -57,24 +58,37 @@ pub(super) async fn examine(patient: &Patient, stands: &Stands, sheet: &mut Shee
     }
 }
 
-async fn compare(patient: &Patient, log: &dyn EventLog, stands: &Stands, sheet: &mut Sheet) {
-    let mut marks: BTreeMap<TopicPartition, Watermarks> = BTreeMap::new();
-    for topic in base::topics(&patient.config) {
-        let is_known = stands.partitions.iter().any(|(at, (_, most))| *at.topic == *topic && *most > 0);
-        match tokio::time::timeout(PATIENCE, log.watermarks(&topic)).await {
-            Ok(Ok(found)) => marks.extend(found),
-            Ok(Err(error)) if error.kind == FaultKind::NotFound => {
-                if is_known {
-                    sheet.find(&checks::LOG_TOPIC, &topic, "the tables have offsets of it, and it is not there");
-                }
+/// Asks the brokers.
+async fn ask(log: &dyn EventLog, topics: &[String], stands: &Stands, sheet: &mut Sheet) {
+    let (mut marks, mut answered) = (Marks::new(), Vec::new());
+    for topic in topics {
+        let failed = match tokio::time::timeout(PATIENCE, log.watermarks(topic)).await {
+            Ok(Ok(found)) => {
+                marks.extend(found);
+                None
             }
-            Ok(Err(error)) => sheet.find(&checks::LOG_UNREACHABLE, &topic, error.to_string()),
-            Err(_elapsed) => sheet.find(&checks::LOG_UNREACHABLE, &topic, format!("no answer within {} s", PATIENCE.as_secs())),
+            Ok(Err(error)) if error.kind == FaultKind::NotFound => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_elapsed) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
+        };
+        match failed {
+            Some(what) => sheet.find(&checks::LOG_UNREACHABLE, topic, what),
+            None => answered.push(topic.clone()),
         }
     }
+    compare(&marks, &answered, stands, sheet);
+}
+
+fn compare(marks: &Marks, topics: &[String], stands: &Stands, sheet: &mut Sheet) {
     sheet.looked_at("partitions of the log", marks.len());
+    for topic in topics {
+        let is_known = stands.partitions.iter().any(|(at, (_, most))| *at.topic == **topic && *most > 0);
+        if is_known && !marks.keys().any(|at| *at.topic == **topic) {
+            sheet.find(&checks::LOG_TOPIC, topic, "the tables have offsets of it, and it is not there");
+        }
+    }
     let is_stopped = |at: &TopicPartition, least: i64| stands.gaps.iter().any(|(gap, expected, _)| gap == at && *expected == least);
-    for (at, mark) in &marks {
+    for (at, mark) in marks {
         let Some((least, most)) = stands.partitions.get(at).copied().filter(|(least, _)| !is_stopped(at, *least)) else { continue };
         if most > mark.high {
             sheet.find(&checks::LOG_SHORT, at.to_string(), format!("the log ends at {}, tables stand at {most}", mark.high));

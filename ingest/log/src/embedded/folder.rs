@@ -48,14 +48,14 @@ fn check_format(folder: &Path) -> Result<()> {
     }
 }
 
-/// Opens all topics of the folder.
-pub(super) fn topics(folder: &Path) -> Result<BTreeMap<Arc<str>, Arc<Topic>>> {
+/// Opens all topics of the folder, to be written to or only to be looked at.
+pub(super) fn topics(folder: &Path, is_written: bool) -> Result<BTreeMap<Arc<str>, Arc<Topic>>> {
     let folder = folder.join("topics");
     let mut topics = BTreeMap::new();
     for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
         let name = entry.map_err(Error::io(&folder))?.file_name();
         let Some(name) = name.to_str() else { continue };
-        if let Some(topic) = Topic::open(&folder, name)? {
+        if let Some(topic) = Topic::open(&folder, name, is_written)? {
             topics.insert(Arc::clone(&topic.name), Arc::new(topic));
         }
     }

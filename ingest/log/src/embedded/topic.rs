@@ -49,8 +49,8 @@ impl Topic {
         Self::of(name, folder, vec![segment])
     }
 
-    /// Opens a folder; `None` when the topic's creation was interrupted.
-    pub(super) fn open(topics: &Path, name: &str) -> Result<Option<Self>> {
+    /// Opens a folder, to be written to or only to be looked at; `None` when the topic's creation was interrupted.
+    pub(super) fn open(topics: &Path, name: &str, is_written: bool) -> Result<Option<Self>> {
         let folder = topics.join(name);
         let mut sequences = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -61,8 +61,9 @@ impl Topic {
         let mut segments = Vec::with_capacity(sequences.len());
         while let Some(newest) = sequences.pop() {
             let path = file_of(&folder, newest);
-            match Segment::open(path.clone(), newest, segments.is_empty())? {
+            match Segment::open(path.clone(), newest, is_written && segments.is_empty())? {
                 Some(segment) => segments.push(segment),
+                None if !is_written => {}
                 None => std::fs::remove_file(&path).map_err(Error::io(&path))?,
             }
         }

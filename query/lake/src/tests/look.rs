@@ -91,7 +91,8 @@ async fn each_damage_of_a_file_is_told() {
         let at = random.gen_range(0..flipped.len());
         flipped[at] ^= 1 << random.gen_range(0..8);
         store.put(&path, flipped.into()).await.expect("written");
-        assert_eq!(lake.check_file(table(), &live[2]).await.expect_err("another file").to_string().contains("SHA-256"), true, "byte {at}");
+        let error = lake.check_file(table(), &live[2]).await.expect_err("another file");
+        assert!(error.to_string().contains("SHA-256"), "byte {at}: {error}");
         assert!(look(&store).await.flaws.is_empty(), "its size is the same");
     }
     store.put(&path, bytes.slice(1..).into()).await.expect("written");
