@@ -69,7 +69,8 @@ fn first(folder: &Path, end: &str) -> Result<PathBuf> {
     found.into_iter().next().with_context(|| format!("no {end} in {}", folder.display()))
 }
 
-fn sql(data: &Path, statement: &str) -> Result<()> {
+/// Changes the control store behind the product's back.
+pub(crate) fn sql(data: &Path, statement: &str) -> Result<()> {
     let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.executescript(sys.argv[2])\ndb.commit()\ndb.close()";
     let done = Command::new("python3").args(["-c", script]).arg(data.join("control.sqlite")).arg(statement).output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

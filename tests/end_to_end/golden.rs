@@ -99,6 +99,10 @@ fn a_directory_of_a_newer_program_is_refused_with_the_way_out() -> Result<()> {
         ensure!(answer.err.contains(words), "{words:?} is not said: {answer:?}");
         std::fs::write(file, kept)?;
     }
+    crate::doctor::sql(&server.data(), "UPDATE kiro_schema SET version = version + 97")?;
+    let answer = crate::bad_start::refused_start(server.command(&server.data(), server.http, server.pg)?)?;
+    ensure!(answer.err.contains("its schema is version 9") && answer.err.contains("run the newer program"), "{answer:?}");
+    crate::doctor::sql(&server.data(), "UPDATE kiro_schema SET version = version - 97")?;
     // A column of another type in one table: the other program's rows are not overwritten.
     let first = server.data().join("lake/tables/audit_log/_delta_log/00000000000000000000.json");
     let kept = std::fs::read_to_string(&first)?;

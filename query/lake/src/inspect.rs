@@ -221,7 +221,7 @@ async fn from_checkpoint(log: &TableLog, version: i64, live: &mut BTreeMap<Strin
 /// Takes in the files that a commit adds and removes.
 fn reconcile(path: &Path, bytes: &[u8], live: &mut BTreeMap<String, LiveFile>) -> Result<()> {
     let damaged = |reason: String| Error::Corrupt { path: path.to_string(), reason };
-    let plain = |url: &str| Path::from_url_path(url).map(|path| path.to_string()).map_err(|error| damaged(error.to_string()));
+    let plain = |url: &str| Path::from_url_path(url).map(String::from).map_err(|error| damaged(error.to_string()));
     for line in bytes.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
         let line: Line = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
         if let Some(remove) = line.remove {

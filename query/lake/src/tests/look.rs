@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use kiro_ports::{SystemClock, TableSink};
 use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
@@ -99,7 +100,7 @@ async fn each_damage_of_a_file_is_told() {
     let written = bytes.len() as u64;
     assert_eq!(look(&store).await.flaws, [Flaw::WrongSize { path: path.to_string(), written, found: written - 1 }]);
     store.put(&path, bytes.into()).await.expect("written");
-    assert_eq!(lake.file_rows(table(), &live[2]).await.expect("rows").iter().map(|rows| rows.num_rows()).sum::<usize>(), 1);
+    assert_eq!(lake.file_rows(table(), &live[2]).await.expect("rows").iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     store.delete(&path).await.expect("deleted");
     assert_eq!(look(&store).await.flaws, [Flaw::MissingFile { path: path.to_string() }]);
     assert_eq!(lake.file_rows(table(), &live[2]).await.expect_err("gone").code(), "KIR-0306");
