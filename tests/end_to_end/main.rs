@@ -2,6 +2,7 @@
 
 mod answers;
 mod audit;
+mod backup;
 mod bad_input;
 mod bad_start;
 mod commands;
