@@ -106,6 +106,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
+    /// The audit log, which is the table `audit_log`.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Tokens.
     Token {
         #[command(subcommand)]
@@ -198,6 +203,12 @@ pub(crate) enum DeadLettersCommand {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check every file and row of it; exit with 1 when it is not what was written. For operators of the tenant `default`.
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiro_ports::{Clock, EventLog, Folding, Headers, TableSink, TableSource};
+use kiro_ports::{Anchors, Clock, EventLog, Folding, Headers, TableSink, TableSource};
 use kiro_schemas::{Event, Tenant};
 
 mod assign;
@@ -25,6 +25,7 @@ mod letters;
 mod load;
 mod pace;
 mod quarantine;
+mod seal;
 mod service;
 mod shared;
 mod table;
@@ -60,6 +61,19 @@ pub struct FoldPart {
     pub shards: u32,
     /// The epoch of the lease under which it commits: a smaller one is fenced by the first commit of a larger one.
     pub epoch: i64,
+}
+
+impl FoldPart {
+    /// What the application ids of the part begin with.
+    pub(crate) fn prefix(self, cluster: &str) -> String {
+        format!("kiro/{cluster}/fold/v{}/{}of{}/", self.version, self.shard, self.shards)
+    }
+
+    /// The application id under which a table holds the epoch of the part's owner.
+    #[must_use]
+    pub fn epoch_app(self, cluster: &str) -> String {
+        format!("{}epoch", self.prefix(cluster))
+    }
 }
 
 impl Default for FoldPart {
@@ -136,6 +150,8 @@ pub struct EnginePorts {
     pub source: Arc<dyn TableSource>,
     /// What is derived.
     pub folding: Box<dyn Folding>,
+    /// Where the end of the audit log is remembered.
+    pub anchors: Arc<dyn Anchors>,
     /// Bytes to events.
     pub decoder: Arc<dyn Decode>,
     /// Time.

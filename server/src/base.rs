@@ -1,6 +1,6 @@
 //! What every role stands on: log, lake, control store, time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::telemetry::Telemetry;
 
+/// The name of the log in the transactions of the tables.
+pub(crate) const CLUSTER: &str = "main";
 /// How often it is tried to make the topic while no broker answers.
 const MAKE_EVERY: Duration = Duration::from_secs(1);
 /// How long a start waits for the topic.
@@ -58,12 +60,7 @@ impl Base {
         tokio::join!(make(&config.topic), make(&config.history_topic));
         let (files, root) = open_files(&config)?;
         let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
-        let at = match &config.postgres {
-            Some(Postgres::Url(url)) => StoreConfig::Postgres(url.clone()),
-            Some(Postgres::File(file)) => StoreConfig::Postgres(secret(file)?),
-            None => StoreConfig::Sqlite(config.data_dir.join("control.sqlite")),
-        };
-        let store = Store::open(at).await.context("cannot open the control store")?;
+        let store = Store::open(store(&config)?).await.context("cannot open the control store")?;
         if config.postgres.is_none() {
             // This is the only process on the data directory: what another has claimed is due.
             store.take_over_deliveries(clock.now()).await?;
@@ -104,12 +101,12 @@ impl Base {
 
     /// All topics that are read.
     pub(crate) fn all_topics(&self) -> Vec<String> {
-        self.topics.iter().chain([&self.config.history_topic]).cloned().collect()
+        all_topics(&self.config)
     }
 
     /// An engine that does everything; roles switch off what others do.
     pub(crate) fn engine_config(&self) -> EngineConfig {
-        let mut engine = EngineConfig::new(self.topics.clone(), "main", self.config.data_dir.join("quarantine"));
+        let mut engine = EngineConfig::new(self.topics.clone(), CLUSTER, quarantine(&self.config));
         engine.history = vec![self.config.history_topic.clone()];
         if let Some(millis) = self.config.raw.lake.commit_interval_ms {
             engine.commit_interval = Duration::from_millis(millis.max(50));
@@ -124,6 +121,7 @@ impl Base {
             source: Arc::clone(&self.lake) as _,
             folding,
             decoder: Arc::clone(&self.decoder) as _,
+            anchors: Arc::new(self.store.clone()),
             clock: Arc::clone(&self.clock),
             registry: registry.clone(),
         }
@@ -148,9 +146,7 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Log, Option<Arc<
         let log = EmbeddedLog::open(&dir, options, Arc::clone(clock)).context("cannot open the embedded log")?;
         return Ok((Arc::new(log), None));
     };
-    let mut kafka = KafkaConfig::new(brokers.as_str());
-    kafka.properties = raw.kafka_properties.clone().into_iter().collect();
-    kafka.replication = raw.replication.unwrap_or(kafka.replication);
+    let kafka = kafka(config, brokers);
     let mut options = SpillOptions { max_record_bytes: kafka.max_record_bytes(), ..SpillOptions::default() };
     options.limit_bytes = raw.spill_bytes.unwrap_or(options.limit_bytes);
     let log: Log = Arc::new(KafkaLog::connect(kafka, Arc::clone(clock))?);
@@ -183,7 +179,30 @@ async fn make_topic(log: Arc<dyn EventLog>, topic: String, partitions: i32) {
     }
 }
 
-fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
+/// How the brokers are spoken to.
+pub(crate) fn kafka(config: &Config, brokers: &str) -> KafkaConfig {
+    let mut kafka = KafkaConfig::new(brokers);
+    kafka.properties = config.raw.log.kafka_properties.clone().into_iter().collect();
+    kafka.replication = config.raw.log.replication.unwrap_or(kafka.replication);
+    kafka
+}
+
+/// Where the control store is.
+pub(crate) fn store(config: &Config) -> Result<StoreConfig> {
+    Ok(match &config.postgres {
+        Some(Postgres::Url(url)) => StoreConfig::Postgres(url.clone()),
+        Some(Postgres::File(file)) => StoreConfig::Postgres(secret(file)?),
+        None => StoreConfig::Sqlite(config.data_dir.join("control.sqlite")),
+    })
+}
+
+/// Where the bytes of dead letters lie.
+pub(crate) fn quarantine(config: &Config) -> PathBuf {
+    config.data_dir.join("quarantine")
+}
+
+/// The object store of the lake, and its address.
+pub(crate) fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
     let Some(text) = &config.raw.lake.url else {
         let dir = config.data_dir.join("lake");
         create_dir(&dir)?;
@@ -196,12 +215,19 @@ fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)> {
     Ok((s3_store(&s3)?, url))
 }
 
+/// The topics of what happens now.
 fn topics(config: &Config) -> Vec<String> {
     let log = &config.raw.log;
     std::iter::once(&config.topic).chain(&log.topics).chain(log.mapped_topics.keys()).cloned().collect()
 }
 
-fn decoder(config: &Config) -> Result<Decoder> {
+/// All topics that are read.
+pub(crate) fn all_topics(config: &Config) -> Vec<String> {
+    topics(config).into_iter().chain([config.history_topic.clone()]).collect()
+}
+
+/// What makes events of records.
+pub(crate) fn decoder(config: &Config) -> Result<Decoder> {
     let mut mappings = Vec::new();
     for (topic, file) in &config.raw.log.mapped_topics {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -39,6 +39,15 @@ pub(crate) struct Raw {
     pub(crate) folds: Folds,
 }
 
+impl Raw {
+    /// The same without the files that it names, but for those that tell where things are.
+    pub(crate) fn without_files(self) -> Self {
+        let log = Log { mapped_topics: BTreeMap::new(), ..self.log };
+        let (sources, targets) = (BTreeMap::new(), BTreeMap::new());
+        Self { http: Door::default(), pg: Door::default(), log, sources, targets, gates_file: None, ..self }
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Door {

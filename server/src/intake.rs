@@ -77,6 +77,9 @@ impl Doors {
             let place = |error: &dyn std::fmt::Display| invalid(format!("event {}: {error}", index + 1));
             let key = {
                 let decoded = self.decoder.decode(&self.topic, &event.headers, &event.bytes).map_err(|e| place(&e))?;
+                if let Some(ours) = decoded.iter().find(|event| event.subject.is_ours()) {
+                    return Err(place(&format_args!("events of {} are written by the product alone", ours.subject)));
+                }
                 decoded.first().map(|e| format!("{}\n{}", e.source, e.subject_id)).unwrap_or_default()
             };
             Ok(self.record(tenant, event.headers, event.bytes, key))

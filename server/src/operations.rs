@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
+use kiro_lake::Lake;
 use kiro_log::{SpillLog, SpillStatus};
-use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest};
+use kiro_ports::{
+    Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest,
+};
 use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::models::Shelf;
-use crate::rows;
+use crate::{audit, rows};
 
 /// How long `settle` waits.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -29,6 +32,8 @@ pub(crate) struct Desk {
     pub(crate) sql: Arc<dyn SqlEngine>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) anchors: Arc<dyn Anchors>,
 }
 
 #[async_trait]
@@ -100,6 +105,10 @@ impl Operations for Desk {
             replayed += 1;
         }
         Ok(replayed)
+    }
+
+    async fn verify_audit(&self) -> Result<Value, PortError> {
+        Ok(audit::verify(&self.lake, self.anchors.as_ref()).await?.to_json())
     }
 
     async fn settle(&self) -> Result<(), PortError> {

@@ -73,6 +73,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 /// Everything in one process.
 async fn up(base: &Base, entrance: Entrance, stages: &mut Stages) -> Result<Arc<dyn Vital>> {
     let stop = CancellationToken::new();
+    process::raise_epochs(base, 1).await?;
     let names = process::lease_names(1);
     let (_, held) = base.leases.hold(&names, &stop).await.context("no lease")?;
     let config = EngineConfig { fold: process::part(0, 1, held.lease.epoch), ..base.engine_config() };

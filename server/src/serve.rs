@@ -110,6 +110,8 @@ impl Reception {
             sql: Arc::clone(&query) as _,
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),
+            lake: Arc::clone(&base.lake),
+            anchors: Arc::new(base.store.clone()),
         });
         let held = Held {
             outbox: Arc::new(base.store.clone()),
@@ -188,7 +190,8 @@ pub(crate) async fn follow_models(shelf: Arc<Shelf>, stop: CancellationToken) ->
     }
 }
 
-fn gates(config: &Config) -> Result<GateFile> {
+/// The gates of the configured file.
+pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     let Some(file) = &config.raw.gates_file else { return Ok(GateFile::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     GateFile::parse(&text).map_err(|problems| all(file, &problems))

@@ -38,6 +38,22 @@ fn server(launcher: &[&str], dir: &Path, config: &str, data: &Path) -> Result<Co
     Ok(command)
 }
 
+/// A server on a small disk that it alone sees, and how others reach that disk.
+pub(crate) fn on_a_small_disk(test: &str, config: &str, size: &str) -> Result<(Server, PathBuf)> {
+    let mut server = Server::prepare(test, config)?;
+    let data = server.data();
+    std::fs::create_dir_all(&data)?;
+    // Who is not root makes it in a user namespace of its own.
+    let script = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && exec \"$@\"");
+    let is_root = without_overrides()?.len() > 1;
+    let mut launcher = Command::new("unshare");
+    launcher.arg(if is_root { "-m" } else { "-rm" }).args(["sh", "-c", &script]).arg(&data);
+    server.spawn_by(launcher)?;
+    server.ready(30)?;
+    let disk = PathBuf::from(format!("/proc/{}/root{}", server.id()?, data.display()));
+    Ok((server, disk))
+}
+
 /// Root may write anywhere: it gives up that right first.
 fn without_overrides() -> Result<&'static [&'static str]> {
     let id = Command::new("id").arg("-u").output()?;
@@ -164,6 +180,8 @@ fn a_broker_that_is_away_is_waited_for() -> Result<()> {
     ensure!(away.body.contains("the log does not answer"), "{away:?}");
     let refused = post(server.http, 10..20)?;
     ensure!(refused.status == 503, "{refused:?}");
+    let risk = http::must(server.http, "POST /api/v1/risk", &[], br#"{"source": "https://ci.example/bad"}"#)?;
+    ensure!(risk.status == 503 && risk.body.contains("it cannot be recorded, so it is not done"), "{risk:?}");
     ensure!(server.rows("SELECT count(*) AS n FROM pipeline_runs")?[0]["n"] == 10, "what is in the lake cannot be asked any more");
 
     let _broker = Broker::start_at(port, &kept)?;
@@ -175,18 +193,8 @@ fn a_broker_that_is_away_is_waited_for() -> Result<()> {
 
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() -> Result<()> {
-    let mut server = Server::prepare("no_space", OPEN)?;
-    let data = server.data();
-    std::fs::create_dir_all(&data)?;
-    // A small disk that only this server sees; who is not root makes it in a user namespace of its own.
-    let script = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
-    let is_root = without_overrides()?.len() > 1;
-    let mut launcher = Command::new("unshare");
-    launcher.arg(if is_root { "-m" } else { "-rm" }).args(["sh", "-c", script]).arg(&data);
-    server.spawn_by(launcher)?;
-    server.ready(30)?;
+    let (server, disk) = on_a_small_disk("no_space", OPEN, "24m")?;
     ensure!(post(server.http, 0..100)?.status == 202, "not taken while there is room");
-    let disk = PathBuf::from(format!("/proc/{}/root{}", server.id()?, data.display()));
     fill(&disk.join("filler"))?;
     let mut taken = 100;
     let full = wait_for("the disk to be full", 30, || {
@@ -208,7 +216,7 @@ fn a_full_disk_refuses_and_loses_nothing() -> Result<()> {
 }
 
 /// Takes all the room that there is.
-fn fill(file: &Path) -> Result<()> {
+pub(crate) fn fill(file: &Path) -> Result<()> {
     use std::io::Write as _;
     let mut filler = std::fs::File::create(file).with_context(|| format!("cannot fill {}", file.display()))?;
     for size in [1 << 20, 4096] {

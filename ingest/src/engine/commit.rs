@@ -9,11 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::pace::{Instant, Ticker, sleep};
+use super::seal::{Ends, Seal};
 use super::shared::Shared;
 use super::table::Cut;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The version of a commit that is in the table, whoever made it.
+const UNSEEN: i64 = 0;
 /// Tries after the order to stop; what is not committed then is read from the log again.
 const LAST_TRIES: u32 = 3;
 
@@ -24,11 +27,13 @@ pub(super) struct Committer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) index: usize,
     pub(super) table: &'static Table,
+    /// Of the audit log.
+    pub(super) seal: Option<Seal>,
     pub(super) stop: CancellationToken,
 }
 
 impl Committer {
-    pub(super) async fn run(self, busy: Duration, idle: Duration) {
+    pub(super) async fn run(mut self, busy: Duration, idle: Duration) {
         let full = Arc::clone(&self.shared.lock().tables[self.index].full);
         let (mut busy, mut idle) = (Ticker::new(busy), Ticker::new(idle));
         loop {
@@ -51,12 +56,14 @@ impl Committer {
     }
 
     /// Commits what is there, however often it has to be tried.
-    async fn flush(&self) {
-        while let Some(cut) = self.shared.cut(self.index) {
+    async fn flush(&mut self) {
+        while let Some(mut cut) = self.shared.cut(self.index) {
+            let Some(ends) = self.fill(&mut cut).await else { return };
             let began = self.clock.now();
             let outcome = self.commit(&cut).await;
             let rows = cut.commit.rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
             self.shared.telemetry.committed(self.table.name, rows, self.clock.now().seconds_since(began));
+            self.sealed(outcome.as_ref(), ends).await;
             match outcome {
                 Some(Committed::Done(_)) => {
                     if let Some(snapshot) = self.snapshot(&cut).await {
@@ -78,18 +85,40 @@ impl Committer {
         }
     }
 
+    /// Fills in the chain of rows of the audit log, however often it has to be tried.
+    async fn fill(&self, cut: &mut Cut) -> Option<Ends> {
+        let Some(seal) = &self.seal else { return Some(Ends::default()) };
+        let mut pauses = Pauses::default();
+        loop {
+            match seal.fill(self.table, self.source.as_ref(), cut).await {
+                Ok(ends) => return Some(ends),
+                Err(error) => warn!(%error, "the chain of the audit log was not filled in; trying again"),
+            }
+            pauses.pause(&self.stop).await?;
+        }
+    }
+
+    async fn sealed(&mut self, outcome: Option<&Committed>, ends: Ends) {
+        let Some(seal) = &mut self.seal else { return };
+        match outcome {
+            Some(Committed::Done(version)) if *version != UNSEEN => seal.done(ends).await,
+            // Rows of ours, or of somebody else: the next commit reads what is there.
+            _ => seal.forget(),
+        }
+    }
+
     async fn commit(&self, cut: &Cut) -> Option<Committed> {
         let mut pauses = Pauses::default();
         loop {
             match self.sink.commit(self.table, cut.commit.clone()).await {
                 // What was answered with an error may have been applied: then it is by ourselves that we are fenced.
-                Ok(Committed::Fenced(_)) if self.was_applied(cut).await => return Some(Committed::Done(0)),
+                Ok(Committed::Fenced(_)) if self.was_applied(cut).await => return Some(Committed::Done(UNSEEN)),
                 Ok(outcome) => return Some(outcome),
                 Err(error) => self.shared.telemetry.commit_error(self.table.name, &error),
             }
             pauses.pause(&self.stop).await?;
             if self.was_applied(cut).await {
-                return Some(Committed::Done(0));
+                return Some(Committed::Done(UNSEEN));
             }
         }
     }

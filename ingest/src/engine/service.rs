@@ -16,6 +16,7 @@ use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
 use super::lane::{Lane, Queues, lanes};
 use super::pace::Instant;
+use super::seal::Seal;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
 use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
@@ -88,6 +89,7 @@ impl EngineService {
                 clock: Arc::clone(&self.ports.clock),
                 index,
                 table,
+                seal: Seal::of(table, &self.ports.anchors, &self.ports.clock),
                 stop: stop.clone(),
             };
             tasks.spawn(committer.run(self.config.commit_interval, self.config.idle_commit_interval));

@@ -43,6 +43,14 @@ pub(super) struct Cut {
     seq: u64,
 }
 
+#[cfg(test)]
+impl Cut {
+    /// A cut that no table made.
+    pub(super) const fn of(commit: Commit, moves: Vec<(TopicPartition, i64)>) -> Self {
+        Self { commit, moves, seq: 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct TableState {
     pub(super) table: &'static Table,
@@ -76,12 +84,10 @@ impl Apps {
         if side != Side::Derived {
             return Self { parts: vec![format!("kiro/{cluster}/")], epoch: None };
         }
-        let part = |shard: u32| format!("kiro/{cluster}/fold/v{}/{shard}of{}/", fold.version, fold.shards);
         if commits {
-            let own = part(fold.shard);
-            return Self { epoch: Some((format!("{own}epoch"), fold.epoch)), parts: vec![own] };
+            return Self { epoch: Some((fold.epoch_app(cluster), fold.epoch)), parts: vec![fold.prefix(cluster)] };
         }
-        Self { parts: (0..fold.shards).map(part).collect(), epoch: None }
+        Self { parts: (0..fold.shards).map(|shard| FoldPart { shard, ..fold }.prefix(cluster)).collect(), epoch: None }
     }
 
     fn own(&self) -> &str {

@@ -23,6 +23,7 @@ mod witness;
 mod world;
 
 use crash::CrashPoint;
+pub(super) use lake::SimAnchors;
 
 const WORLDS: u64 = 200;
 /// Worlds whose lakes are kept.

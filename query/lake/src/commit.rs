@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions};
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::files::{self, Added, NewFile, Rewrite};
@@ -156,8 +156,28 @@ impl Committer {
             None => self.open().await?,
         };
         self.log.advance(&mut head).await?;
+        self.widen(&mut head).await?;
         **slot = Some(head.clone());
         Ok(head)
+    }
+
+    /// Adds the columns that this program has and the table has not. Whoever comes first does it: the others read on and find
+    /// nothing missing.
+    async fn widen(&self, head: &mut Head) -> Result<()> {
+        let mut attempt = 0;
+        while let Some(meta) = head.meta.clone().filter(|meta| !meta.missing().is_empty()) {
+            let path = self.log.commit_path(head.version + 1);
+            let bytes = files::widening_bytes(&Uuid::now_v7().to_string(), &meta.widened(), self.log.clock.now());
+            let put = self.create(&path, bytes).await;
+            self.log.advance(head).await?;
+            match put {
+                Ok(()) => info!(table = self.log.table.name, columns = ?meta.missing(), "columns added"),
+                Err(source) if attempt + 1 >= ATTEMPTS => return Err(Error::store("write", &path, source)),
+                Err(_) => self.log.backoff.wait(attempt).await,
+            }
+            attempt += 1;
+        }
+        Ok(())
     }
 
     async fn open(&self) -> Result<Head> {
@@ -224,7 +244,7 @@ impl Committer {
         let since = self.log.clock.now();
         let (size, bytes) = (file.bytes.len(), Bytes::from(file.bytes));
         self.put(&name, &bytes).await?;
-        Ok(Written { added: Added { path: name, size, statistics: file.statistics }, bytes, since })
+        Ok(Written { added: Added { path: name, size, statistics: file.statistics, digest: file.digest }, bytes, since })
     }
 
     async fn put(&self, name: &str, bytes: &Bytes) -> Result<()> {

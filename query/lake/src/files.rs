@@ -14,7 +14,9 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use crate::meta::delta_schema;
 use crate::replay::DataFile;
 use crate::statistics::Statistics;
 use crate::{Error, Result};
@@ -30,6 +32,15 @@ const ENGINE: &str = concat!("kirolinter/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct NewFile {
     pub(crate) bytes: Vec<u8>,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
+}
+
+/// The tag of a file's digest in its `add` action.
+pub(crate) const DIGEST: &str = "kiro.sha256";
+
+/// The digest of a file.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// A Parquet file as it is written.
@@ -63,7 +74,7 @@ impl FileWriter {
     pub(crate) fn finish(self) -> Result<NewFile> {
         let table = self.table;
         let bytes = self.writer.into_inner().map_err(|source| Error::Parquet { table: table.name, source: Box::new(source) })?;
-        Ok(NewFile { bytes, statistics: self.statistics.finish() })
+        Ok(NewFile { digest: digest(&bytes), bytes, statistics: self.statistics.finish() })
     }
 
     fn failed(&self, source: ParquetError) -> Error {
@@ -117,6 +128,7 @@ pub(crate) struct Added {
     pub(crate) path: String,
     pub(crate) size: usize,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
 }
 
 /// The bytes of a commit.
@@ -183,6 +195,7 @@ fn add_line(file: &Added, is_change: bool, now: i64) -> Value {
         "modificationTime": now,
         "dataChange": is_change,
         "stats": file.statistics,
+        "tags": {DIGEST: file.digest},
     }})
 }
 
@@ -206,6 +219,18 @@ pub(crate) fn creation_bytes(table: &Table, id: &str, now: Micros) -> Vec<u8> {
     ])
 }
 
+/// The bytes of a commit that adds columns.
+pub(crate) fn widening_bytes(batch: &str, action: &Value, now: Micros) -> Vec<u8> {
+    let info = json!({
+        "timestamp": now.0.div_euclid(1000),
+        "operation": "ADD COLUMN",
+        "operationParameters": {},
+        "engineInfo": ENGINE,
+        "kiroBatch": batch,
+    });
+    join(&[json!({ "commitInfo": info }), json!({ "metaData": action })])
+}
+
 fn join(lines: &[Value]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines {
@@ -213,24 +238,4 @@ fn join(lines: &[Value]) -> Vec<u8> {
         bytes.push(b'\n');
     }
     bytes
-}
-
-fn delta_schema(table: &Table) -> Value {
-    let fields: Vec<Value> = table
-        .columns
-        .iter()
-        .map(|c| json!({"name": c.name, "type": delta_type(c.kind), "nullable": c.nullable, "metadata": {"comment": c.doc}}))
-        .collect();
-    json!({"type": "struct", "fields": fields})
-}
-
-fn delta_type(kind: Kind) -> Value {
-    match kind {
-        Kind::Text => json!("string"),
-        Kind::Int => json!("long"),
-        Kind::Float => json!("double"),
-        Kind::Bool => json!("boolean"),
-        Kind::Time => json!("timestamp"),
-        Kind::Map => json!({"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true}),
-    }
 }

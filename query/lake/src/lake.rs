@@ -21,6 +21,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::commit::Committer;
+use crate::inspect::{self, Inspection, LiveFile};
 use crate::log::{Backoff, TRUST, TableLog};
 use crate::snapshot::{Reader, conform};
 use crate::upkeep::Survey;
@@ -84,6 +85,23 @@ impl Lake {
         info!(%root, "lake is open");
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
         Ok(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
+    }
+
+    /// Opens a lake only to look at it: nothing is written. `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn look(store: Arc<dyn ObjectStore>, root: Url, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        let path = Path::from("lake.json");
+        let bytes = match store.get(&path).await {
+            Ok(object) => object.bytes().await.map_err(|source| Error::store("read", &path, source))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(Error::store("read", &path, source)),
+        };
+        check_format(&bytes)?;
+        let address = format!("kirolake://{}", Uuid::now_v7().simple());
+        let backoff = Backoff(FIRST_WAIT);
+        Ok(Some(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: false, folders: BTreeMap::new(), open: Mutex::default() }))
     }
 
     /// Where it is.
@@ -159,6 +177,30 @@ impl Lake {
         self.store.as_ref()
     }
 
+    /// Looks at a table's log and files, each by itself.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer: all that is wrong with the table is told.
+    pub async fn inspect(&self, table: &'static Table) -> Result<Inspection> {
+        inspect::table(self.table(table)?.reader.log()).await
+    }
+
+    /// Reads a file that [`Lake::inspect`] found, and compares it with the digest that its commit tells.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Corrupt`] when it is gone, or has other bytes than were written.
+    pub async fn check_file(&self, table: &'static Table, file: &LiveFile) -> Result<()> {
+        inspect::read_file(self.table(table)?.reader.log(), file).await.map(drop)
+    }
+
+    /// The same with its rows, as they stand in the file.
+    ///
+    /// # Errors
+    /// As [`Lake::check_file`], and [`Error::Parquet`], [`Error::Worker`] when they cannot be decoded.
+    pub async fn file_rows(&self, table: &'static Table, file: &LiveFile) -> Result<Vec<RecordBatch>> {
+        inspect::file_rows(self.table(table)?.reader.log(), file).await
+    }
+
     pub(crate) fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = open.get(table.name) {
@@ -191,12 +233,22 @@ impl Lake {
             return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
         }
         let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Vec::new()) };
-        let mut frame = SessionContext::new().read_table(snapshot.provider().await?).map_err(failed)?;
+        let provider = snapshot.provider().await?;
+        // A column that no committer has added yet is null in every row.
+        let is_there = |name: &str| provider.schema().index_of(name).is_ok();
+        if among.iter().any(|(column, _)| !is_there(column)) {
+            return Ok(Vec::new());
+        }
+        let mut there: Vec<&str> = names.iter().copied().filter(|name| is_there(name)).collect();
+        if there.is_empty() {
+            there.extend(table.columns.first().map(|column| column.name));
+        }
+        let mut frame = SessionContext::new().read_table(provider).map_err(failed)?;
         for (column, values) in among {
             let values = values.iter().map(|v| lit(v.as_str())).collect();
             frame = frame.filter(col(*column).in_list(values, false)).map_err(failed)?;
         }
-        let batches = frame.select_columns(&names).map_err(failed)?.collect().await.map_err(failed)?;
+        let batches = frame.select_columns(&there).map_err(failed)?.collect().await.map_err(failed)?;
         batches.iter().filter(|b| b.num_rows() > 0).map(|batch| conform(table, &names, batch)).collect()
     }
 }

@@ -3,8 +3,9 @@
 //! Must not know: the log, SQL views, HTTP, which store there is (a directory, S3, memory).
 //!
 //! Entry points: [`Lake::open`] (a [`TableSink`](kiro_ports::TableSink) and a [`TableSource`](kiro_ports::TableSource)),
-//! [`local_store`] and [`s3_store`] (what it lies on), [`LakeSnapshot::provider`] (for the query engine), and upkeep:
-//! [`Lake::checkpoint_when_due`], [`Lake::compact`], [`Lake::vacuum`], [`Lake::clean_log`], [`Lake::sweep`].
+//! [`local_store`] and [`s3_store`] (what it lies on), [`LakeSnapshot::provider`] (for the query engine), upkeep:
+//! [`Lake::checkpoint_when_due`], [`Lake::compact`], [`Lake::vacuum`], [`Lake::clean_log`], [`Lake::sweep`], and
+//! [`Lake::inspect`] (what is wrong with a table).
 //!
 //! ```text
 //! Commit { rows, transactions } ──► Parquet file ──► _delta_log/{version + 1}.json   put if absent
@@ -21,8 +22,10 @@ mod error;
 #[cfg(any(test, feature = "faults"))]
 mod fault;
 mod files;
+mod inspect;
 mod lake;
 mod log;
+mod meta;
 mod replay;
 mod snapshot;
 mod statistics;
@@ -35,6 +38,7 @@ mod upkeep;
 pub use error::{Error, Result};
 #[cfg(any(test, feature = "faults"))]
 pub use fault::{FaultStore, Toxics};
+pub use inspect::{Flaw, Inspection, LiveFile};
 pub use lake::{FORMAT_VERSION, Lake};
 pub use snapshot::LakeSnapshot;
 pub use store::{DurableLocalStore, S3Config, local_store, s3_store};

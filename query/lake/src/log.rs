@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use kiro_ports::{Clock, Offsets};
@@ -17,10 +16,11 @@ use kiro_tables::Table;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::meta::Meta;
 use crate::replay::DataFile;
 use crate::{Error, Result};
 
@@ -55,6 +55,8 @@ pub(crate) struct Head {
     pub(crate) checkpoint: i64,
     /// When it was known for certain that nothing from here on had been cleaned away.
     pub(crate) looked_at: Micros,
+    /// Its columns; `None` before the log has told.
+    pub(crate) meta: Option<Arc<Meta>>,
 }
 
 /// What one commit says.
@@ -114,21 +116,28 @@ struct Protocol {
     min_writer_version: i64,
 }
 
+/// What `_last_checkpoint` tells.
 #[derive(Deserialize)]
-struct Hint {
-    version: i64,
+pub(crate) struct Hint {
+    pub(crate) version: i64,
 }
 
 impl Head {
     /// Takes in the next commit.
     pub(crate) fn apply(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
+        self.take(table, entry)?;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
         if let Some(writer) = entry.writer.filter(|w| *w > WRITER_VERSION) {
             return Err(Error::Protocol { table: table.name, writer });
         }
-        self.version += 1;
-        for (app, next) in &entry.transactions {
-            self.offsets.insert(app.clone(), *next);
+        if let Some(action) = &entry.metadata {
+            self.meta = Some(Arc::new(Meta::of(table, action.clone())?));
         }
+        self.offsets.extend(entry.transactions.iter().cloned());
         Ok(())
     }
 }
@@ -231,7 +240,7 @@ impl TableLog {
     pub(crate) async fn load_with(&self, mut each: impl FnMut(Part<'_>) -> Result<()>) -> Result<Option<Head>> {
         let Base { mut head, checkpoint, newest } = self.base().await?;
         if let Some((path, bytes)) = checkpoint {
-            head.offsets = transactions_of_checkpoint(self.table, &path, bytes.clone())?;
+            head.take(self.table, &state_of_checkpoint(self.table, &path, bytes.clone())?)?;
             each(Part::Checkpoint(&path, bytes))?;
         }
         self.read_on(&mut head, |entry| each(Part::Commit(entry))).await?;
@@ -249,11 +258,8 @@ impl TableLog {
         if checkpoint < 0 {
             return Ok(Base { head, checkpoint: None, newest });
         }
-        let path = self.checkpoint_path(checkpoint);
-        let Some(bytes) = self.get(&path).await? else {
-            return Err(Error::Corrupt { path: path.to_string(), reason: "it was listed and is gone".into() });
-        };
-        Ok(Base { head, checkpoint: Some((path, bytes)), newest })
+        let checkpoint = Some(self.checkpoint(checkpoint).await?);
+        Ok(Base { head, checkpoint, newest })
     }
 
     pub(crate) fn checkpoint_path(&self, version: i64) -> Path {
@@ -291,6 +297,28 @@ impl TableLog {
                 Err(_) => self.backoff.wait(attempt).await,
             }
             attempt += 1;
+        }
+    }
+
+    /// Where the table stands by a checkpoint.
+    pub(crate) async fn at_checkpoint(&self, version: i64) -> Result<Head> {
+        let (path, bytes) = self.checkpoint(version).await?;
+        let mut head = Head { version, checkpoint: version, looked_at: self.clock.now(), ..Head::default() };
+        head.take(self.table, &state_of_checkpoint(self.table, &path, bytes)?)?;
+        Ok(head)
+    }
+
+    /// Some actions of a checkpoint, as the lines of a commit that says the same.
+    pub(crate) async fn read_checkpoint(&self, version: i64, actions: &[&str]) -> Result<Vec<u8>> {
+        let (_, bytes) = self.checkpoint(version).await?;
+        lines_of_checkpoint(self.table, bytes, actions)
+    }
+
+    async fn checkpoint(&self, version: i64) -> Result<(Path, Bytes)> {
+        let path = self.checkpoint_path(version);
+        match self.get(&path).await? {
+            Some(bytes) => Ok((path, bytes)),
+            None => Err(Error::Corrupt { path: path.to_string(), reason: "it was listed and is gone".into() }),
         }
     }
 
@@ -352,20 +380,24 @@ pub(crate) fn version_of(path: &Path) -> Option<(i64, &str)> {
     Some((Some(version).filter(|v| v.len() == 20)?.parse().ok()?, rest))
 }
 
-fn transactions_of_checkpoint(table: &'static Table, path: &Path, bytes: Bytes) -> Result<Offsets> {
-    let mut offsets = Offsets::new();
-    for batch in checkpoint_columns(table, bytes, &["txn.appId", "txn.version"])? {
-        // A table that never had a transaction has no such column.
-        let Some((txn, [apps, versions])) = struct_of(&batch, "txn", ["appId", "version"], path)? else { continue };
-        let arrow = |source| Error::Arrow { table: table.name, source: Box::new(source) };
-        let apps = cast(apps, &DataType::Utf8).map_err(arrow)?;
-        let versions = cast(versions, &DataType::Int64).map_err(arrow)?;
-        let (apps, versions) = (apps.as_string::<i32>(), versions.as_primitive::<Int64Type>());
-        for row in (0..txn.len()).filter(|row| txn.is_valid(*row) && apps.is_valid(*row)) {
-            offsets.insert(apps.value(row).to_owned(), versions.value(row));
-        }
+/// What a checkpoint says of the table but for its files.
+fn state_of_checkpoint(table: &'static Table, path: &Path, bytes: Bytes) -> Result<Entry> {
+    parse_entry(path, &lines_of_checkpoint(table, bytes, &["txn", "metaData", "protocol"])?)
+}
+
+fn lines_of_checkpoint(table: &'static Table, bytes: Bytes, actions: &[&str]) -> Result<Vec<u8>> {
+    let parquet = |source| Error::Parquet { table: table.name, source: Box::new(source) };
+    let arrow = |source| Error::Arrow { table: table.name, source: Box::new(source) };
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(parquet)?;
+    // A table that never had a transaction has no such column.
+    let mask = ProjectionMask::columns(builder.parquet_schema(), actions.iter().copied());
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    for batch in builder.with_projection(mask).build().map_err(parquet)? {
+        writer.write(&batch.map_err(arrow)?).map_err(arrow)?;
     }
-    Ok(offsets)
+    writer.finish().map_err(arrow)?;
+    Ok(writer.into_inner())
 }
 
 /// Some columns of a checkpoint.

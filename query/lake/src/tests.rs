@@ -17,6 +17,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use url::Url;
 
+mod columns;
+mod look;
+
 use crate::{Error, FaultStore, Lake, Toxics, local_store};
 
 mod endurance;

@@ -33,6 +33,6 @@ pub use service::{
     Assessor, Audit, AuditEntry, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, RiskRequest, bearer,
 };
 pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
-pub use store::{Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
+pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
 pub use table::{Commit, Committed, Offsets, TableSink, TableSource, Transaction};
 pub use view::{Snapshot, TableView, TailBatch, View, Views};

@@ -155,6 +155,8 @@ pub trait Operations: Send + Sync + std::fmt::Debug {
     async fn evaluate_model(&self, who: &Principal) -> Result<serde_json::Value, PortError>;
     /// Appends the dead letters of a reason prefix again; how many.
     async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str) -> Result<u64, PortError>;
+    /// Checks every file and every row of the audit log: `is_whole`, `rows`, `partitions`, `breaks` with their places.
+    async fn verify_audit(&self) -> Result<serde_json::Value, PortError>;
     /// Waits until what was appended before this call can be queried, at most a few seconds.
     async fn settle(&self) -> Result<(), PortError>;
 }

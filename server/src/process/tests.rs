@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::run::NoFolds;
+use kiro_store::{Store, StoreConfig};
 
 const TOPIC: &str = "events";
 
@@ -50,12 +51,14 @@ impl World {
 
     async fn engine(&self, config: EngineConfig, folding: Box<dyn Folding>) -> EngineResult<(EngineService, EngineHandle)> {
         let lake = self.lake(config.fold.version).await;
+        let store = Store::open(StoreConfig::Sqlite(self.dir.path().join("control.sqlite"))).await.expect("a store");
         let ports = EnginePorts {
             log: Arc::clone(&self.log),
             sink: Arc::clone(&lake) as _,
             source: lake,
             folding,
             decoder: Arc::new(Decoder::new(Vec::new(), Vec::new())),
+            anchors: Arc::new(store),
             clock: Arc::clone(&self.clock),
             registry: Registry::new(),
         };

@@ -51,22 +51,24 @@ impl Topic {
         Self::of(name, folder, vec![segment])
     }
 
-    /// Opens all topics of a folder, creating it when it is not there.
-    pub(super) fn open_all(folder: &Path) -> Result<BTreeMap<Arc<str>, Arc<Self>>> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    /// Opens all topics of a folder, to be written to or only to be looked at.
+    pub(super) fn open_all(folder: &Path, is_written: bool) -> Result<BTreeMap<Arc<str>, Arc<Self>>> {
+        if is_written {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
         let mut topics = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
             let name = entry.map_err(Error::io(folder))?.file_name();
             let Some(name) = name.to_str() else { continue };
-            if let Some(topic) = Self::open(folder, name)? {
+            if let Some(topic) = Self::open(folder, name, is_written)? {
                 topics.insert(Arc::clone(&topic.name), Arc::new(topic));
             }
         }
         Ok(topics)
     }
 
-    /// Opens a folder; `None` when the topic's creation was interrupted.
-    pub(super) fn open(topics: &Path, name: &str) -> Result<Option<Self>> {
+    /// Opens a folder, to be written to or only to be looked at; `None` when the topic's creation was interrupted.
+    pub(super) fn open(topics: &Path, name: &str, is_written: bool) -> Result<Option<Self>> {
         let folder = topics.join(name);
         let mut sequences = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -77,8 +79,9 @@ impl Topic {
         let mut segments = Vec::with_capacity(sequences.len());
         while let Some(newest) = sequences.pop() {
             let path = file_of(&folder, newest);
-            match Segment::open(path.clone(), newest, segments.is_empty())? {
+            match Segment::open(path.clone(), newest, is_written && segments.is_empty())? {
                 Some(segment) => segments.push(segment),
+                None if !is_written => {}
                 None => std::fs::remove_file(&path).map_err(Error::io(&path))?,
             }
         }

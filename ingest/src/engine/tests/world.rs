@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kiro_lake::{FaultStore, Lake, Toxics};
 use kiro_ports::Headers;
 use kiro_schemas::Event;
-use kiro_tables::Table;
+use kiro_tables::{Table, Trail};
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -22,7 +22,7 @@ use super::Watcher;
 use super::crash::{CrashPoint, Life, Trace};
 use super::fold::{CountFold, counts, output};
 use super::keeper::Keeper;
-use super::lake::{SimSink, SimSource};
+use super::lake::{SimAnchors, SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
 use super::log::{MemberLog, SimLog, TOPIC};
 use super::store::{CrashStore, Faulty};
@@ -90,6 +90,7 @@ struct Shared {
     views: Mutex<usize>,
     quarantine: PathBuf,
     is_kept: bool,
+    anchors: Arc<SimAnchors>,
 }
 
 struct Process {
@@ -151,6 +152,7 @@ impl World {
             views: Mutex::default(),
             quarantine: folder.join(seed.to_string()),
             is_kept,
+            anchors: Arc::default(),
         };
         let stores = (Arc::clone(&shared.faults), Arc::clone(&shared.store));
         let keeper = || Keeper::new(seed, stores, Arc::clone(&shared.witness), Arc::clone(&shared.trace), Arc::clone(&shared.clock));
@@ -286,12 +288,15 @@ impl World {
             self.count += 1;
             // Some events come again.
             let number = if self.random.gen_bool(0.12) { self.random.gen_range(1..=self.count) } else { self.count };
-            let (subject, table) =
-                if number.is_multiple_of(3) { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
+            let (subject, transition, table) = match number % 6 {
+                0 | 3 => ("task_run", "started", "task_runs_events"),
+                1 => ("audit_entry", "recorded", "audit_log"),
+                _ => ("pipeline_run", "started", "pipeline_runs_events"),
+            };
             // Some lie in the future for a while.
             let minute = if number.is_multiple_of(11) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
             lines.push(format!(
-                "{{\"subject\":\"{subject}\",\"transition\":\"started\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
+                "{{\"subject\":\"{subject}\",\"transition\":\"{transition}\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
                  \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
                 number % 13
             ));
@@ -458,6 +463,7 @@ impl World {
             stands.insert(partition, (low, high));
         }
         ledger.check_lake(&self.shared.witness, &stands)?;
+        self.check_chain()?;
         if self.processes.len() == 1 {
             self.check_fold()?;
         }
@@ -476,6 +482,21 @@ impl World {
             store: Arc::clone(&self.shared.store),
             witness: Arc::clone(&self.shared.witness),
         })
+    }
+
+    /// The chain of the audit log holds, and so does what was remembered of its end.
+    fn check_chain(&self) -> Result<(), String> {
+        let mut trail = Trail::default();
+        for batch in &self.shared.witness.read(Table::find("audit_log").expect("a table")).map(|v| v.batches.clone()).unwrap_or_default() {
+            trail.add(batch).map_err(|e| e.to_string())?;
+        }
+        let anchors = self.shared.anchors.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for report in trail.verify(&anchors) {
+            if !report.breaks.is_empty() || report.unchained > 0 {
+                return Err(format!("the chain of the audit log is broken: {report:?}, anchored is {:?}", anchors.get(&report.at)));
+            }
+        }
+        Ok(())
     }
 
     /// Each run stands with all of its events in the newest of its revisions, and no revision stands twice.
@@ -531,6 +552,7 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
         source: Arc::new(SimSource::new(Arc::clone(&shared.witness), Arc::clone(&life), seed)),
         folding: Box::new(CountFold::new(Arc::clone(&life))),
         decoder: Arc::new(decoder),
+        anchors: Arc::clone(&shared.anchors) as _,
         clock: Arc::clone(&shared.clock) as _,
         registry: prometheus::Registry::new(),
     };
