@@ -13,7 +13,6 @@ pub(crate) const REFUSED: &[&str] = &[
     "COPY (SELECT 1) TO '/tmp/kiro-hostile.csv'",
     "COPY pipeline_runs TO '/tmp/kiro-hostile.parquet' STORED AS PARQUET",
     "COPY pipeline_runs FROM '/etc/passwd'",
-    "COPY (SELECT 1) TO STDOUT",
     "COPY pipeline_runs TO PROGRAM 'sh'",
     "CREATE TABLE t (a int)",
     "CREATE TABLE t AS SELECT 1",

@@ -6,18 +6,20 @@
 //! ```
 
 mod connection;
+mod copy;
 mod fault;
 mod login;
 #[cfg(test)]
 mod real;
 mod session;
+mod settings;
 mod talk;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use kiro_ports::{Audit, Clock, Principal, Tokens};
@@ -35,6 +37,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::settings::Settings;
 use crate::Query;
 
 /// How long a client may stay after a fatal error.
@@ -87,6 +90,8 @@ struct Session {
     who: OnceLock<Principal>,
     /// What a cancel request reaches, set at the login. Kept from pgwire's own way, which does not cancel while rows are sent.
     registered: OnceLock<(Arc<ConnectionHandle>, ConnectionGuard)>,
+    /// Set at the start-up, changed by statements.
+    settings: Mutex<Settings>,
     /// No place is free: the login is refused.
     is_surplus: bool,
     /// A fatal error was sent.
@@ -123,7 +128,8 @@ pub async fn serve(listener: TcpListener, server: PsqlServer, stop: Cancellation
             continue;
         };
         let (shared, over) = (Arc::clone(&shared), CancellationToken::new());
-        let session = Session { shared, who: OnceLock::new(), registered: OnceLock::new(), is_surplus, over, place };
+        let (who, registered, settings) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        let session = Session { shared, who, registered, settings, is_surplus, over, place };
         running.spawn(connection(stream, peer, acceptor.clone(), Arc::new(session), stop.clone()));
     }
     let ended = async { while running.join_next().await.is_some() {} };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
@@ -21,6 +21,7 @@ use pgwire::messages::startup::{Authentication, PasswordMessageFamily, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::Mutex;
 
+use super::settings::Settings;
 use super::{Session, fault};
 use crate::tools::SERVER_VERSION;
 
@@ -77,6 +78,7 @@ impl Login {
         if self.session.is_surplus {
             return Err(fault::fatal("53300", format!("too many connections: {} are allowed", server.max_connections)));
         }
+        *self.session.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings::of(startup)?;
         let is_local = client.socket_addr().ip().to_canonical().is_loopback();
         if let (true, Some(who)) = (is_local, &server.open) {
             return self.finish(client, who.clone()).await;

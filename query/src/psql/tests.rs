@@ -281,11 +281,13 @@ async fn connections_over_the_limit_are_told_so() {
 
 #[test]
 fn texts_are_cut_at_semicolons_only() {
-    assert_eq!(split("a; b ;;\n c").expect("three"), ["a", " b ", "\n c"]);
+    let texts = |text: &str| -> Vec<String> { split(text).expect("parts").iter().map(|part| part.text.to_owned()).collect() };
+    assert_eq!(texts("a; b ;;\n c"), ["a", " b ", "\n c"]);
     assert_eq!(split("SELECT $$;$$; /* ; */ SELECT E'\\';' -- ;").expect("two").len(), 2);
-    assert_eq!(split("é;\r\n'x\n;y';z").expect("three"), ["é", "\r\n'x\n;y'", "z"]);
+    assert_eq!(texts("é;\r\n'x\n;y';z"), ["é", "\r\n'x\n;y'", "z"]);
+    assert_eq!(split("é;\r\n'x\n;y';z").expect("three").iter().map(|part| part.before).collect::<Vec<_>>(), [0, 2, 11]);
     assert!(split(" -- nothing\n;").expect("none").is_empty());
     assert!(split("SELECT 'open").is_err());
-    assert_eq!(session::Command::of("/* a */ rollback to savepoint x"), session::Command::RollbackTo);
-    assert_eq!(session::Command::of("show TABLES"), session::Command::Ask);
+    assert_eq!(session::Command::of("/* a */ rollback to savepoint x").expect("a command"), session::Command::RollbackTo);
+    assert_eq!(session::Command::of("show TABLES").expect("a command"), session::Command::Ask);
 }
