@@ -11,6 +11,7 @@
 //! ```
 
 mod answer;
+mod as_of;
 mod catalog;
 mod corrections;
 mod error;
@@ -42,6 +43,8 @@ mod fixture;
 mod hostile;
 #[cfg(test)]
 mod outside;
+#[cfg(test)]
+mod past;
 #[cfg(test)]
 mod stubborn;
 #[cfg(test)]

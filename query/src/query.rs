@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider,
+};
 use datafusion::common::tree_node::Transformed;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -266,7 +268,7 @@ impl Query {
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool);
         let runtime = runtime.build_arc().map_err(|e| Error::Engine(Box::new(e)))?;
         let builder = SessionStateBuilder::new_from_existing(base.clone()).with_analyzer_rule(measure);
-        let mut state = builder.with_catalog_list(catalogs(catalog)).with_runtime_env(runtime).build();
+        let mut state = builder.with_catalog_list(catalogs(Arc::new(catalog))).with_runtime_env(runtime).build();
         let options = Arc::clone(state.config_options());
         let properties = state.execution_props_mut();
         properties.mark_start_execution(options);
@@ -296,9 +298,10 @@ fn without_nulls_first(plan: LogicalPlan) -> datafusion::error::Result<LogicalPl
     plan.map(|plan| plan.data)
 }
 
-fn catalogs(catalog: Catalog) -> Arc<dyn CatalogProviderList> {
+/// One catalog and no other.
+pub(crate) fn catalogs(catalog: Arc<dyn CatalogProvider>) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
-    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    list.register_catalog(CATALOG.to_owned(), catalog);
     Arc::new(list)
 }
 
@@ -331,11 +334,9 @@ type PsqlState = (SessionState, Option<Arc<dyn SchemaProvider>>);
 
 /// The state of the psql door. `pg_catalog` is built once, over tables without rows, so that its object ids stay the same.
 fn psql_state(plain: &SessionState, template: &Catalog) -> datafusion::error::Result<PsqlState> {
-    let (tables, list) = (Arc::clone(&template.tables), MemoryCatalogProviderList::new());
-    let holder = datafusion::catalog::MemoryCatalogProvider::new();
-    datafusion::catalog::CatalogProvider::register_schema(&holder, SCHEMA, tables)?;
-    list.register_catalog(CATALOG.to_owned(), Arc::new(holder));
-    let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(Arc::new(list)).build();
+    let (tables, holder) = (Arc::clone(&template.tables), MemoryCatalogProvider::new());
+    holder.register_schema(SCHEMA, tables)?;
+    let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(catalogs(Arc::new(holder))).build();
     let context = SessionContext::new_with_state(state);
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
     for function in tools::functions() {

@@ -32,6 +32,21 @@ const REPLACED: &[(&str, &str)] = &[
          WHERE m.member = r.oid)",
         "'{}'",
     ),
+    // psql's \d+: the options of a table, and of where its long values are kept.
+    ("pg_catalog.array_to_string(c.reloptions || array(select 'toast.' || x from pg_catalog.unnest(tc.reloptions) x), ', ')", "NULL"),
+    // psql's \dT: whether a type is that of the rows of a table.
+    ("(SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)", "false"),
+    // psql's \dT+: the values of an enumeration. There is none.
+    (
+        "pg_catalog.array_to_string(ARRAY(SELECT e.enumlabel FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid \
+         ORDER BY e.enumsortorder), E'\\n')",
+        "NULL",
+    ),
+    // psql's +: who else may use a thing. Tokens decide, not grants.
+    ("pg_catalog.array_to_string(n.nspacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(t.typacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(p.proacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(d.datacl, E'\\n')", "NULL"),
 ];
 
 /// The one setting that changes answers: as of when they are given.
@@ -104,9 +119,20 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("pg_size_pretty", DataType::Utf8, size_pretty),
         Function::new("pg_is_in_recovery", DataType::Boolean, |_| Ok(ScalarValue::Boolean(Some(false)))),
     ];
+    // A table is files in an object store and rows in memory; nobody adds them up.
+    let sizes = ["pg_table_size", "pg_database_size", "pg_relation_size", "pg_total_relation_size", "pg_indexes_size"];
+    all.extend(sizes.map(|name| Function::new(name, DataType::Int64, |_| Ok(ScalarValue::Int64(None)))));
     let visible = ["pg_function_is_visible", "pg_type_is_visible", "pg_opclass_is_visible", "pg_operator_is_visible"];
     all.extend(visible.map(|name| Function::new(name, DataType::Boolean, yes)));
-    let descriptions = ["obj_description", "col_description", "shobj_description"];
+    let descriptions = [
+        "obj_description",
+        "col_description",
+        "shobj_description",
+        "pg_get_function_result",
+        "pg_get_function_arguments",
+        "pg_get_function_sqlbody",
+        "pg_tablespace_location",
+    ];
     all.extend(descriptions.map(|name| Function::new(name, DataType::Utf8, nothing)));
     all.into_iter().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
 }
@@ -137,7 +163,7 @@ fn size_pretty(arguments: &[ScalarValue]) -> Result<ScalarValue> {
 
 /// A function of single values that says the same all through a statement.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Function {
+pub(crate) struct Function {
     name: &'static str,
     signature: Signature,
     returns: DataType,
@@ -166,7 +192,8 @@ impl std::hash::Hash for Answer {
 }
 
 impl Function {
-    fn new(
+    /// A function of any arguments.
+    pub(crate) fn new(
         name: &'static str,
         returns: DataType,
         answer: impl Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync + 'static,

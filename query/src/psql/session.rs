@@ -5,8 +5,8 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use pgwire::error::PgWireError;
 
 use super::copy::{self, Form};
-use super::settings::{Place, placed};
 use super::fault;
+use super::settings::{Place, placed};
 use crate::text::check_text;
 use crate::tools::AS_OF;
 
@@ -170,7 +170,8 @@ fn set(statement: &str) -> Result<Command> {
     let said: Vec<String> = tokens.iter().map(|t| word(&t.token)).collect();
     let mut at = 1;
     let is_local = said.get(at).is_some_and(|word| word == "LOCAL");
-    let is_scope = is_local || (said.get(at).is_some_and(|word| word == "SESSION") && said.get(at + 1).is_none_or(|w| w != "CHARACTERISTICS"));
+    let is_scope =
+        is_local || (said.get(at).is_some_and(|word| word == "SESSION") && said.get(at + 1).is_none_or(|w| w != "CHARACTERISTICS"));
     at += usize::from(is_scope);
     let name = match said.get(at).map(String::as_str) {
         Some("TRANSACTION" | "SESSION") => return Ok(Command::Done("SET")),

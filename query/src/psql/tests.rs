@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kiro_ports::{Audit, AuditEntry, NewToken, PortError, Principal, Role, ScramVerifier, TokenInfo, Tokens};
-use kiro_schemas::{Micros, Secret, Tenant};
+use kiro_schemas::{Micros, Secret, Tenant, Value};
 use pgwire::api::auth::sasl::scram::gen_salted_password;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::session::{self, split};
 use super::{PsqlServer, serve};
 use crate::Query;
-use crate::fixture::{Fixed, Memory, engine, run};
+use crate::fixture::{Fixed, Memory, engine, rows, run};
 
 pub(super) const PASSWORD: &str = "kiro_0123456789abcdef";
 
@@ -85,6 +85,11 @@ pub(super) async fn start_with(open: bool, max_connections: usize, tls: Option<A
     memory.tail("pipeline_runs", run("default", "1", 0, 1, "main"));
     memory.tail("pipeline_runs", run("default", "2", 0, 2, "it's"));
     memory.tail("pipeline_runs", run("other", "3", 0, 3, "main"));
+    for (tenant, id, recorded_at) in [("default", "1", 1), ("default", "2", 2), ("other", "3", 3)] {
+        let at = Value::Time(Micros(recorded_at));
+        let event = [("tenant", Value::text(tenant)), ("run_id", Value::text(id)), ("recorded_at", at)];
+        memory.tail("pipeline_runs_events", rows("pipeline_runs_events", &[&event]));
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (at, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let open = open.then(|| Principal { name: "loopback".into(), tenant: Tenant::default(), role: Role::Admin });
