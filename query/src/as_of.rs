@@ -81,14 +81,19 @@ fn list(names: &[&str], each: impl Fn(&str) -> String) -> String {
     names.iter().map(|name| each(name)).collect::<Vec<_>>().join(", ")
 }
 
+/// What names a subject among those of the one tenant that is seen.
+fn keys(table: &Table) -> Vec<&'static str> {
+    table.key.iter().copied().filter(|key| *key != "tenant").collect()
+}
+
 /// The condition that the rows of two tables are of one subject.
 fn same(table: &Table, one: &str, other: &str) -> String {
-    table.key.iter().map(|key| format!("{one}.\"{key}\" = {other}.\"{key}\"")).collect::<Vec<_>>().join(" AND ")
+    keys(table).iter().map(|key| format!("{one}.\"{key}\" = {other}.\"{key}\"")).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The subjects that an event touched since.
 fn since(table: &Table) -> String {
-    format!("since AS (SELECT DISTINCT {} FROM _events WHERE recorded_at > $1)", list(&table.key, |key| format!("\"{key}\"")))
+    format!("since AS (SELECT {} FROM _events WHERE recorded_at > $1)", list(&keys(table), |key| format!("\"{key}\"")))
 }
 
 fn untouched(table: &Table) -> String {
@@ -119,10 +124,10 @@ fn facts(spec: &'static SubjectSpec, table: &Table) -> String {
         }
     });
     format!(
-        "facts AS (SELECT {keys}, {fields}, e.time, e.known_at, e.recorded_at, e.event_id, e.attributes, \
+        "facts AS (SELECT e.tenant, {keys}, {fields}, e.time, e.known_at, e.recorded_at, e.event_id, e.attributes, \
          CASE e.transition {ranks} ELSE 0 END AS _rank, e.transition IN ({ends}) AS _is_end \
          FROM _events e LEFT SEMI JOIN since ON {same} WHERE e.recorded_at <= $1)",
-        keys = list(&table.key, |key| format!("e.\"{key}\"")),
+        keys = list(&keys(table), |key| format!("e.\"{key}\"")),
         fields = fields.collect::<Vec<_>>().join(", "),
         ranks = ranks.collect::<Vec<_>>().join(" "),
         ends = transitions(spec, |step| step.is_final),
@@ -141,7 +146,7 @@ fn last(value: &str, then: &str, where_: &str) -> String {
 
 /// The events of each subject merged, and when what they tell was known.
 fn merged(spec: &'static SubjectSpec, table: &Table) -> String {
-    let keys = list(&table.key, |key| format!("\"{key}\""));
+    let keys = list(&keys(table), |key| format!("\"{key}\""));
     let values = fields(spec).map(|name| {
         let value = format!("\"{name}\"");
         format!("{} AS {value}", last(&value, &value, &format!("{value} IS NOT NULL")))
@@ -152,7 +157,7 @@ fn merged(spec: &'static SubjectSpec, table: &Table) -> String {
         told.extend(spec.field(field).map(|_| known(name, &format!("\"{field}\" IS NOT NULL"))));
     }
     format!(
-        "merged AS (SELECT {keys}, {values}, {told}, max(time) AS time, max(recorded_at) AS recorded_at, bool_or(_is_end) AS _is_final \
+        "merged AS (SELECT {keys}, min(tenant) AS tenant, {values}, {told}, max(time) AS time, max(recorded_at) AS recorded_at, bool_or(_is_end) AS _is_final \
          FROM facts GROUP BY {keys})",
         values = values.collect::<Vec<_>>().join(", "),
         told = told.join(", "),
@@ -161,7 +166,7 @@ fn merged(spec: &'static SubjectSpec, table: &Table) -> String {
 
 /// The attributes, each of them merged as a field is.
 fn attributes(table: &Table) -> String {
-    let keys = list(&table.key, |key| format!("\"{key}\""));
+    let keys = list(&keys(table), |key| format!("\"{key}\""));
     format!(
         "pairs AS (SELECT {keys}, time, _rank, event_id, unnest(map_keys(attributes)) AS _name, unnest(map_values(attributes)) AS _value \
          FROM facts WHERE attributes IS NOT NULL), \

@@ -141,11 +141,11 @@ pub(crate) const REFUSED: &[&str] = &[
     "WITH RECURSIVE a(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM a) SELECT count(*) FROM a",
     "SELECT array_transform([1], x -> x + 1)",
     "SELECT * FROM pipeline_runs, LATERAL generate_series(1, attempt * 1000000000)",
-    "SELECT regexp_like('a', '((a{1,1000}){1,1000}){1,1000}')",
 ];
 
 /// Texts and lists that grow with each step, constants that would stand in each row, patterns, and what multiplies.
 pub(crate) const BOMBS: &[&str] = &[
+    "SELECT regexp_like('a', '((a{1,1000}){1,1000}){1,1000}')",
     "SELECT repeat('x', 1000000000)",
     "SELECT repeat('x', value * 1000000) FROM generate_series(1, 1000)",
     "SELECT lpad('x', 1000000000)",
@@ -261,7 +261,7 @@ async fn constants_do_not_stand_in_each_row_without_measure() {
     let many = format!("SELECT {} FROM generate_series(1, 100000)", columns.join(", "));
     let error = answer(&engine, request(&many)).await.expect_err("too much");
     assert_eq!((error.kind, error.code), (FaultKind::TooLarge, "KIR-0407"), "{error}");
-    let long = format!("SELECT length(replace(branch, 'main', '{}')) FROM pipeline_runs", "y".repeat(20_000));
+    let long = format!("SELECT length(replace(branch, 'main', '{}')) FROM pipeline_runs", "y".repeat(5_000));
     answer(&engine, request(&long)).await.expect("one long constant is fine");
 }
 

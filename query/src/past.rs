@@ -10,8 +10,9 @@ use kiro_schemas::{Event, Kind, Micros, SubjectSpec, Tenant, TopicPartition, Val
 use kiro_tables::{EventRows, Stamp, Table};
 use proptest::prelude::*;
 
-use crate::fixture::{Memory, engine, lines, request, rows};
+use crate::fixture::{Fixed, Memory, engine, lines, request, rows};
 use crate::revisions::visible;
+use crate::{Query, QueryConfig};
 
 /// What is chosen of an event: its subject, transition, time, id, when it was recorded, what fills its fields.
 type Chosen = (usize, usize, i64, u8, i64, u8);
@@ -86,7 +87,9 @@ async fn compared(spec: &'static SubjectSpec, chosen: &[Chosen], cut: usize, as_
     folded(spec, &oracle, &[&before]);
     let sql = format!("SELECT {} FROM {} ORDER BY {}", columns(spec), spec.table, spec.id_column());
     let asked = SqlRequest { as_of: Some(Micros(as_of)), ..request(&sql) };
-    (lines(&engine(whole), asked).await, lines(&engine(oracle), request(&sql)).await)
+    let config = QueryConfig { partitions: 2, ..QueryConfig::default() };
+    let whole = Query::new(whole, Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine");
+    (lines(&whole, asked).await, lines(&engine(oracle), request(&sql)).await)
 }
 
 #[test]

@@ -17,7 +17,7 @@ async fn commands_with_a_plus_are_answered() {
         ("\\d+ pipeline_runs", vec!["run_id|text", "attempt|bigint", "started_at|timestamp with time zone"]),
         ("\\du", vec!["loopback|"]),
         ("\\du+", vec!["loopback|"]),
-        ("\\l+", vec!["kirolinter|kirolinter|UTF8"]),
+        ("\\l+", vec!["kirolinter|kirolinter|UTF-8"]),
         ("\\dn+", vec!["public|"]),
         ("\\df", vec![]),
         ("\\df+", vec![]),
