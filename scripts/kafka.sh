@@ -1,12 +1,15 @@
 #!/bin/bash
-# Runs one Apache Kafka broker on loopback for tests. Prints its address on the first line of stdout when it is ready,
-# and stops when stdin closes. The jars are fetched by Maven once (scripts/kafka/pom.xml says which).
-# KAFKA_PORT: the port to listen at; KAFKA_DIR: keeps what the broker holds, so that it can go away and come back.
+# Runs Apache Kafka on loopback for tests. Prints the brokers' addresses on the first line of stdout when they are ready, and
+# stops when stdin closes. The jars are fetched by Maven once (scripts/kafka/pom.xml says which).
+# KAFKA_NODES: how many brokers (1); with three a topic has three replicas, and two of them must have a record.
+# KAFKA_PORT: the port of the first; KAFKA_DIR: keeps what the brokers hold, so that they can go away and come back.
+# The id of broker N's process is in KAFKA_DIR/N/pid.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 version=$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$here/kafka/pom.xml")
 jars=${XDG_CACHE_HOME:-$HOME/.cache}/kirolinter/kafka/$version
+nodes=${KAFKA_NODES:-1}
 
 fail() { echo "kafka.sh: $*" >&2; exit 1; }
 
@@ -35,54 +38,77 @@ free_port() {
 }
 
 work=${KAFKA_DIR:-$(mktemp -d)}
-mkdir -p "$work"
-broker=
+brokers=()
 stop() {
     trap - EXIT INT TERM
-    [ -n "$broker" ] && kill -9 "$broker" 2>/dev/null || true
+    [ ${#brokers[@]} -eq 0 ] || kill -9 "${brokers[@]}" 2>/dev/null || true
     [ -n "${KAFKA_DIR:-}" ] || rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-port=${KAFKA_PORT:-$(free_port)}
-control=$(free_port)
-cat >"$work/server.properties" <<PROPERTIES
+ports=() controls=() voters=
+for node in $(seq "$nodes"); do
+    ports[node]=$(free_port)
+    controls[node]=$(free_port)
+    voters+="${voters:+,}$node@127.0.0.1:${controls[node]}"
+done
+ports[1]=${KAFKA_PORT:-${ports[1]}}
+
+configure() { # node
+    mkdir -p "$work/$1"
+    cat >"$work/$1/server.properties" <<PROPERTIES
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$control
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$control
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+node.id=$1
+controller.quorum.voters=$voters
+listeners=PLAINTEXT://127.0.0.1:${ports[$1]},CONTROLLER://127.0.0.1:${controls[$1]}
+advertised.listeners=PLAINTEXT://127.0.0.1:${ports[$1]}
 controller.listener.names=CONTROLLER
-log.dirs=$work/data
+log.dirs=$work/$1/data
 auto.create.topics.enable=false
+default.replication.factor=$nodes
+min.insync.replicas=$(( (nodes + 1) / 2 ))
 offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor=$nodes
 transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$nodes
+transaction.state.log.min.isr=$(( (nodes + 1) / 2 ))
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
 num.io.threads=2
 log.cleaner.dedupe.buffer.size=4194304
 log.retention.check.interval.ms=1000
 PROPERTIES
+}
 
-run() { java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" "$@"; }
-[ -e "$work/data/meta.properties" ] || run kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)" \
-    -c "$work/server.properties" >"$work/format.log" 2>&1 || { cat "$work/format.log" >&2; fail "the storage cannot be formatted"; }
-# Not through the function: the process to stop is the broker itself.
-java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.Kafka "$work/server.properties" \
-    >"$work/broker.log" 2>&1 </dev/null &
-broker=$!
-
-for _ in $(seq 600); do
-    kill -0 "$broker" 2>/dev/null || { cat "$work/broker.log" >&2; fail "the broker ended"; }
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then ready=yes; break; fi
-    sleep 0.1
+cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)
+java=(java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*")
+for node in $(seq "$nodes"); do
+    configure "$node"
+    [ -e "$work/$node/data/meta.properties" ] \
+        || "${java[@]}" kafka.tools.StorageTool format -t "$cluster" -c "$work/$node/server.properties" >"$work/$node/format.log" 2>&1 \
+        || { cat "$work/$node/format.log" >&2; fail "the storage cannot be formatted"; }
 done
-[ "${ready:-}" = yes ] || { cat "$work/broker.log" >&2; fail "the broker did not open its port in 60 s"; }
-echo "127.0.0.1:$port"
+for node in $(seq "$nodes"); do
+    "${java[@]}" kafka.Kafka "$work/$node/server.properties" >"$work/$node/broker.log" 2>&1 </dev/null &
+    brokers+=($!)
+    echo $! >"$work/$node/pid"
+    # Its end is no news.
+    disown $!
+done
+
+addresses=
+for node in $(seq "$nodes"); do
+    ready=
+    for _ in $(seq 1200); do
+        kill -0 "$(cat "$work/$node/pid")" 2>/dev/null || { cat "$work/$node/broker.log" >&2; fail "broker $node ended"; }
+        if (exec 3<>"/dev/tcp/127.0.0.1/${ports[node]}") 2>/dev/null; then ready=yes; break; fi
+        sleep 0.1
+    done
+    [ "$ready" = yes ] || { cat "$work/$node/broker.log" >&2; fail "broker $node did not open its port in 120 s"; }
+    addresses+="${addresses:+,}127.0.0.1:${ports[node]}"
+done
+echo "$addresses"
 
 # Until stdin closes.
 while read -r _; do :; done

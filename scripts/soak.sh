@@ -3,6 +3,7 @@
 # target/soak/WHAT.log. SOAK_COUNT and SOAK_MINUTES change how often, how much and for how long; they fit one WHAT.
 #   kills       members of ingest killed on Kafka while four write          1,000 kills, 5 million rows at least
 #   embedded    the server killed, on its own log and on Kafka              for 60 minutes each
+#   outage      the log away again and again, with a spill and without     for 60 minutes each
 #   members     members that join and leave; zombies of ingest and process  600 changes, 100 zombies
 #   topology    every role, each process killed, paused, added, removed     100 passes
 #   power       power cuts                                                  200
@@ -17,24 +18,26 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/soak"
 
-tests() { # PACKAGE TARGET... -- FILTER
-  local package=$1 filter=$2
-  shift 2
-  ${CARGO:-cargo} test --profile quick --locked -p "$package" "$@" "$filter" -- --nocapture --test-threads=1
+# The whole workspace is selected, so that dependencies keep the features that they were built with.
+tests() { # FILTER TARGET...
+  local filter=$1
+  shift
+  ${CARGO:-cargo} test --profile quick --locked --workspace "$@" "$filter" -- --nocapture --test-threads=1
 }
 
 run() {
   case $1 in
-    kills | members | topology | power | disk | poison | memory) SOAK=1 tests kiro-tests "faults::$1" --test end_to_end ;;
-    embedded) SOAK_MINUTES=${SOAK_MINUTES:-60} tests kiro-tests survives_ten_kills --test end_to_end ;;
-    simulation) SOAK_COUNT=${SOAK_COUNT:-50000} tests kiro-ingest whatever_dies --lib ;;
-    store) SOAK_COUNT=${SOAK_COUNT:-50000} tests kiro-ingest hundreds_of_commits --lib ;;
+    kills | members | topology | power | disk | poison | memory) SOAK=1 tests "faults::$1" --test end_to_end ;;
+    embedded) SOAK_MINUTES=${SOAK_MINUTES:-60} tests survives_ten_kills --test end_to_end ;;
+    outage) SOAK_MINUTES=${SOAK_MINUTES:-60} tests outage:: --test end_to_end ;;
+    simulation) SOAK_COUNT=${SOAK_COUNT:-50000} tests whatever_dies --lib ;;
+    store) SOAK_COUNT=${SOAK_COUNT:-50000} tests hundreds_of_commits --lib ;;
     fuzz) FUZZ_SECONDS=${FUZZ_SECONDS:-1800} fuzz/run.sh ;;
     *) echo "soak.sh: there is no long run $1" >&2; exit 2 ;;
   esac
 }
 
-[ $# -gt 0 ] || set -- kills embedded members topology power disk poison memory simulation store fuzz
+[ $# -gt 0 ] || set -- kills embedded outage members topology power disk poison memory simulation store fuzz
 failed=()
 for what in "$@"; do
   echo "== $what"

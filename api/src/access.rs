@@ -70,6 +70,7 @@ pub const ROUTES: &[Route] = &[
     ask("DELETE", "/api/v1/tokens/{name}", Access::Needs(Role::Admin), "Revokes a token"),
     ask("POST", "/api/v1/models/evaluate", Access::Needs(Role::Operator), "Trains and judges the model now"),
     ask("POST", "/api/v1/dead-letters/replay", Access::Needs(Role::Operator), "Appends dead letters again"),
+    ask("GET", "/api/v1/audit/verify", Access::Needs(Role::Operator), "Checks every row of the audit log; of the default tenant alone"),
     ask("POST", "/api/v1/settle", Access::Needs(Role::Viewer), "Waits until what was appended before can be queried"),
     ask("GET", "/api/v1/status", Access::Needs(Role::Viewer), "How the process is"),
 ];

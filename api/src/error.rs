@@ -23,6 +23,9 @@ pub enum Error {
         /// The role that the token has.
         has: Role,
     },
+    /// It is about all tenants.
+    #[error("this is about all tenants: it needs a token of the tenant `default`")]
+    AllTenants,
     /// No such route.
     #[error("no such address: {path}")]
     NoRoute {
@@ -70,7 +73,7 @@ impl Fault for Error {
         match self {
             Self::Port(error) => error.kind,
             Self::Unauthenticated => FaultKind::Unauthenticated,
-            Self::Forbidden { .. } => FaultKind::Forbidden,
+            Self::Forbidden { .. } | Self::AllTenants => FaultKind::Forbidden,
             Self::NoRoute { .. } => FaultKind::NotFound,
             Self::BadRequest { .. } => FaultKind::Invalid,
             Self::TooLarge { .. } => FaultKind::TooLarge,
@@ -99,6 +102,7 @@ impl Fault for Error {
             Self::Panicked => "KIR-1007",
             Self::TooMany { .. } => "KIR-1008",
             Self::TooLarge { .. } => "KIR-1009",
+            Self::AllTenants => "KIR-1010",
         }
     }
 }

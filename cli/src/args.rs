@@ -14,6 +14,9 @@ pub(crate) struct Cli {
     /// Token; better given by the environment, where other users do not see it.
     #[arg(long, global = true, env = "KIROLINTER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Certificates of the authorities that the server's is checked against, as PEM; those of the system when absent.
+    #[arg(long, global = true, env = "KIROLINTER_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Form of the output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -102,6 +105,11 @@ pub(crate) enum Command {
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
+    },
+    /// The audit log, which is the table `audit_log`.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Tokens.
     Token {
@@ -195,6 +203,12 @@ pub(crate) enum DeadLettersCommand {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check every file and row of it; exit with 1 when it is not what was written. For operators of the tenant `default`.
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

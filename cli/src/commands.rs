@@ -8,7 +8,9 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
-use crate::args::{Cli, Command, DeadLettersCommand, EventsCommand, Format, GateArgs, ModelsCommand, RiskArgs, RiskScope, TokenCommand};
+use crate::args::{
+    AuditCommand, Cli, Command, DeadLettersCommand, EventsCommand, Format, GateArgs, ModelsCommand, RiskArgs, RiskScope, TokenCommand,
+};
 use crate::http::Server;
 use crate::{import, print};
 
@@ -39,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             let answer = server.post("/api/v1/dead-letters/replay", &json!({ "reason": reason })).await?;
             say(format, &answer, &format!("{} dead letters were appended again", answer["replayed"]))?;
         }
+        Command::Audit { command: AuditCommand::Verify } => return audit_verify(&server, format).await,
         Command::Token { command } => token(&server, format, command).await?,
         Command::Status => print::json(&server.get("/api/v1/status").await?)?,
     }
@@ -210,6 +213,35 @@ async fn tables(server: &Server, format: Format, name: Option<String>) -> Result
     let columns = table["columns"].as_array().cloned().unwrap_or_default();
     let rows: Vec<Vec<Value>> = columns.iter().map(|c| vec![c["name"].clone(), c["type"].clone(), c["doc"].clone()]).collect();
     print::table(&["column".to_owned(), "type".to_owned(), "what it is".to_owned()], &rows)
+}
+
+async fn audit_verify(server: &Server, format: Format) -> Result<u8> {
+    let report = server.get("/api/v1/audit/verify").await?;
+    let is_whole = report["is_whole"].as_bool().context("the server does not tell whether it is whole")?;
+    if format == Format::Text {
+        let partitions = report["partitions"].as_array().map_or(0, Vec::len);
+        print::line(&format!(
+            "{}: {} rows in {} files and {partitions} partitions",
+            if is_whole { "whole" } else { "NOT whole" },
+            report["rows"],
+            report["files"]
+        ))?;
+        if let Some(old) = report["files_without_digest"].as_u64().filter(|count| *count > 0) {
+            print::line(&format!(
+                "{old} files are of a program that kept no digests: their rows are checked where the chain reaches them"
+            ))?;
+        }
+        let columns = ["topic", "partition", "offset", "file", "what"];
+        let breaks = report["breaks"].as_array().cloned().unwrap_or_default();
+        for found in &breaks {
+            let place: Vec<String> =
+                columns.iter().filter(|name| !found[**name].is_null()).map(|name| format!("{name} {}", found[*name])).collect();
+            print::line(&place.join(", "))?;
+        }
+    } else {
+        print::json(&report)?;
+    }
+    Ok(u8::from(!is_whole))
 }
 
 async fn token(server: &Server, format: Format, command: TokenCommand) -> Result<()> {

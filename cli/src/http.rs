@@ -1,9 +1,10 @@
 //! Requests to the server, with errors that say what to do.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use anyhow::{Context as _, Result, bail, ensure};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 
 use crate::args::Cli;
@@ -17,11 +18,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(cli: &Cli) -> Result<Self> {
-        let client = Client::builder()
+        let mut client = Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(cli.timeout))
-            .user_agent(concat!("kirolinter/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+            .user_agent(concat!("kirolinter/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = &cli.ca_file {
+            client = client.tls_certs_only(authorities(file)?);
+        }
+        let client = client.build()?;
         Ok(Self { base: cli.server.trim_end_matches('/').to_owned(), token: cli.token.clone(), client })
     }
 
@@ -61,4 +65,11 @@ impl Server {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         Ok(self.send(self.request(Method::POST, path).json(body)).await?.json().await?)
     }
+}
+
+fn authorities(file: &Path) -> Result<Vec<Certificate>> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let found = Certificate::from_pem_bundle(&text).with_context(|| format!("{} holds what is no certificate", file.display()))?;
+    ensure!(!found.is_empty(), "{} holds no certificate", file.display());
+    Ok(found)
 }

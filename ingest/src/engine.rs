@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiro_ports::{Clock, EventLog, Folding, Headers, TableSink, TableSource};
+use kiro_ports::{Anchors, Clock, EventLog, Folding, Headers, TableSink, TableSource};
 use kiro_schemas::{Event, Tenant};
 
 mod assign;
@@ -20,9 +20,12 @@ mod batches;
 mod commit;
 mod error;
 mod handle;
+mod lane;
+mod letters;
 mod load;
 mod pace;
 mod quarantine;
+mod seal;
 mod service;
 mod shared;
 mod table;
@@ -60,6 +63,19 @@ pub struct FoldPart {
     pub epoch: i64,
 }
 
+impl FoldPart {
+    /// What the application ids of the part begin with.
+    pub(crate) fn prefix(self, cluster: &str) -> String {
+        format!("kiro/{cluster}/fold/v{}/{}of{}/", self.version, self.shard, self.shards)
+    }
+
+    /// The application id under which a table holds the epoch of the part's owner.
+    #[must_use]
+    pub fn epoch_app(self, cluster: &str) -> String {
+        format!("{}epoch", self.prefix(cluster))
+    }
+}
+
 impl Default for FoldPart {
     fn default() -> Self {
         Self { version: 1, shard: 0, shards: 1, epoch: 0 }
@@ -69,8 +85,10 @@ impl Default for FoldPart {
 /// What an engine does.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// The topics to read.
+    /// The topics of what happens now.
     pub topics: Vec<String>,
+    /// The topics of history: read by a consumer of their own, and only as much as leaves the others undisturbed.
+    pub history: Vec<String>,
     /// The consumer group; `None` reads all partitions alone.
     pub group: Option<String>,
     /// The name of the log in application ids.
@@ -104,6 +122,7 @@ impl EngineConfig {
     pub fn new(topics: Vec<String>, cluster: impl Into<String>, quarantine_dir: impl Into<PathBuf>) -> Self {
         Self {
             topics,
+            history: Vec::new(),
             group: None,
             cluster: cluster.into(),
             commit_interval: Duration::from_secs(2),
@@ -131,6 +150,8 @@ pub struct EnginePorts {
     pub source: Arc<dyn TableSource>,
     /// What is derived.
     pub folding: Box<dyn Folding>,
+    /// Where the end of the audit log is remembered.
+    pub anchors: Arc<dyn Anchors>,
     /// Bytes to events.
     pub decoder: Arc<dyn Decode>,
     /// Time.

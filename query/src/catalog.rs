@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
-use kiro_ports::{TableView, View};
+use kiro_ports::{AsOf, TableView, View};
+use kiro_schemas::SubjectSpec;
 use kiro_tables::{Table, TableShape};
 
+use crate::as_of::{subject_of, subjects};
 use crate::corrections::{Found, Kept};
 use crate::information::{INFORMATION, Information};
 use crate::provider::{Cut, CutTable};
@@ -32,6 +34,29 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// All rows of a table that were recorded by a time.
+    fn rows(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<Arc<CutTable>> {
+        let rows: TableView = self.view.tables.get(table.name).cloned().unwrap_or_default();
+        let files = match &rows.snapshot {
+            Some(snapshot) => Some((self.providers)(snapshot.as_ref()).ok_or_else(|| unreadable(table))?),
+            None => None,
+        };
+        let cut = Cut { as_of, ..self.cut.clone() };
+        Ok(Arc::new(CutTable { table, rows, files, cut }))
+    }
+
+    /// The last version of each row among those that were recorded by a time.
+    async fn current(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<CurrentRows> {
+        let rows = self.rows(table, as_of)?;
+        CurrentRows::try_new(&rows, &self.corrections(&rows).await?)
+    }
+
+    async fn subjects(&self, spec: &'static SubjectSpec, table: &'static Table, as_of: AsOf) -> Result<CurrentRows> {
+        let events = Table::find(spec.events_table).ok_or_else(|| unreadable(table))?;
+        let (now, events) = (self.current(table, None).await?, self.rows(events, None)?);
+        subjects((spec, table), now, events, as_of, &self.reader).await
+    }
+
     async fn corrections(&self, rows: &CutTable) -> Result<Found> {
         match (&rows.rows.snapshot, &rows.files) {
             (Some(snapshot), Some(files)) => self.kept.of(rows.table, snapshot, files, &self.reader).await,
@@ -54,15 +79,10 @@ impl SchemaProvider for Tables {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(table) = Table::find(name) else { return Ok(None) };
-        let rows: TableView = self.view.tables.get(table.name).cloned().unwrap_or_default();
-        let files = match &rows.snapshot {
-            Some(snapshot) => Some((self.providers)(snapshot.as_ref()).ok_or_else(|| unreadable(table))?),
-            None => None,
-        };
-        let rows = Arc::new(CutTable { table, rows, files, cut: self.cut.clone() });
-        Ok(Some(match table.shape {
-            TableShape::Events => rows,
-            TableShape::Versions => Arc::new(CurrentRows::try_new(&rows, &self.corrections(&rows).await?)?),
+        Ok(Some(match (table.shape, self.cut.as_of, subject_of(table)) {
+            (TableShape::Events, as_of, _) => self.rows(table, as_of)?,
+            (TableShape::Versions, Some(as_of), Some(spec)) => Arc::new(self.subjects(spec, table, as_of).await?),
+            (TableShape::Versions, as_of, _) => Arc::new(self.current(table, as_of).await?),
         }))
     }
 

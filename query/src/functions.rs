@@ -61,27 +61,12 @@ const SLIDING: &[&str] = &[
     "covar_pop",
 ];
 
-/// Functions whose result is as long as one of their arguments says, with the position of that argument.
-const SIZED: &[(&str, usize)] = &[("repeat", 1), ("lpad", 1), ("rpad", 1)];
-
-/// Longest result of a [`SIZED`] function.
-const MAX_SIZED: i64 = 10_000;
 /// Most rows of a generator.
 const MAX_GENERATED: i128 = 1_000_000;
 
-/// Why a call of a function is not allowed; `None` when it is.
-pub(crate) fn refuse_call(name: &str, arguments: &[Expr]) -> Option<String> {
-    let name = name.to_ascii_lowercase();
-    if DENIED.contains(&name.as_str()) {
-        return Some(name);
-    }
-    let (_, position) = SIZED.iter().find(|(sized, _)| *sized == name)?;
-    let length = arguments.get(*position).and_then(literal);
-    match length {
-        Some(length) if length <= i128::from(MAX_SIZED) => None,
-        Some(_) => Some(format!("{name} with a length over {MAX_SIZED}")),
-        None => Some(format!("{name} with a length that is no literal")),
-    }
+/// Whether a function may not be called at all.
+pub(crate) fn is_denied(name: &str) -> bool {
+    DENIED.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Whether an aggregate may be used over a window.

@@ -11,18 +11,22 @@
 //! ```
 
 mod answer;
+mod as_of;
 mod catalog;
 mod corrections;
 mod error;
 mod functions;
 mod gate;
 mod information;
+mod measured;
 mod narrow;
 mod parameters;
 mod provider;
 pub mod psql;
 mod query;
 mod revisions;
+mod sizes;
+mod system;
 mod telemetry;
 mod text;
 mod threads;
@@ -39,6 +43,8 @@ mod fixture;
 mod hostile;
 #[cfg(test)]
 mod outside;
+#[cfg(test)]
+mod past;
 #[cfg(test)]
 mod stubborn;
 #[cfg(test)]

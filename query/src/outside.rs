@@ -12,7 +12,8 @@ use crate::{Door, Error};
 #[path = "../../fuzz/src/mutate.rs"]
 mod mutate;
 
-use mutate::{Dice, mutate};
+pub(crate) use mutate::Dice;
+use mutate::mutate;
 
 /// The seeds of a parser, each followed by mutations of it.
 pub(crate) fn inputs(parser: &str, mutations: usize) -> Vec<Vec<u8>> {
@@ -44,5 +45,14 @@ async fn texts_are_answered_or_refused() {
             let is_bad = matches!(&end, Err(Error::Lost | Error::TimedOut { .. }));
             assert!(!is_bad, "{door:?}: {:?} at {sql:?}", end.err());
         }
+    }
+}
+
+/// Settings as a client sends them at its start, and as statements: read or refused.
+#[test]
+fn settings_and_copies_are_read_or_refused() {
+    for bytes in inputs("psql_session", 200) {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        crate::psql::read_all(&text);
     }
 }

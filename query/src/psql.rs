@@ -6,18 +6,25 @@
 //! ```
 
 mod connection;
+mod copy;
+#[cfg(test)]
+mod crowd;
 mod fault;
 mod login;
 #[cfg(test)]
+mod meta;
+#[cfg(test)]
 mod real;
 mod session;
+mod settings;
 mod talk;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kiro_ports::{Audit, Clock, Principal, Tokens};
@@ -35,14 +42,16 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::settings::Settings;
 use crate::Query;
 
 /// How long a client may stay after a fatal error.
 const LEAVE: Duration = Duration::from_secs(2);
 /// How long connections may finish after a stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Connections over the limit that are told so at a time; more are closed without a word.
-const REFUSALS: usize = 32;
+/// Connections that may be at their login at a time. One more ends that which has been at it longest: who is slow on purpose keeps
+/// nobody out.
+const MOST_WAITING: usize = 1_000;
 
 /// What the psql door needs.
 pub struct PsqlServer {
@@ -58,7 +67,7 @@ pub struct PsqlServer {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Who a loopback client is without a password; `None`: it needs one.
     pub open: Option<Principal>,
-    /// Connections at a time.
+    /// Logged in connections at a time.
     pub max_connections: usize,
 }
 
@@ -78,6 +87,34 @@ struct Shared {
     connections: Arc<ConnectionManager>,
     keys: RandomPidSecretKeyGenerator,
     decoys: login::Decoys,
+    places: Arc<Semaphore>,
+    waiting: Waiting,
+}
+
+/// The connections that are not logged in, in the order in which they came.
+#[derive(Default)]
+struct Waiting(Mutex<(u64, BTreeMap<u64, CancellationToken>)>);
+
+impl Waiting {
+    /// Lets one more in: its number, and what is cancelled when it has to make room.
+    fn enter(&self) -> (u64, CancellationToken) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, all) = &mut *held;
+        let (number, token) = (*count, CancellationToken::new());
+        *count += 1;
+        all.insert(number, token.clone());
+        if all.len() > MOST_WAITING
+            && let Some((_, oldest)) = all.pop_first()
+        {
+            oldest.cancel();
+        }
+        (number, token)
+    }
+
+    /// It is logged in, or gone.
+    fn leave(&self, number: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
+    }
 }
 
 /// One connection.
@@ -87,21 +124,27 @@ struct Session {
     who: OnceLock<Principal>,
     /// What a cancel request reaches, set at the login. Kept from pgwire's own way, which does not cancel while rows are sent.
     registered: OnceLock<(Arc<ConnectionHandle>, ConnectionGuard)>,
-    /// No place is free: the login is refused.
-    is_surplus: bool,
+    /// Set at the start-up, changed by statements.
+    settings: Mutex<Settings>,
+    /// Its number among those that wait to be logged in.
+    number: u64,
     /// A fatal error was sent.
     over: CancellationToken,
-    #[expect(dead_code, reason = "held until the connection ends")]
-    place: OwnedSemaphorePermit,
+    /// Held from the login to the end.
+    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// Serves connections until the token is cancelled.
 pub async fn serve(listener: TcpListener, server: PsqlServer, stop: CancellationToken) {
     let acceptor = server.tls.clone().map(TlsAcceptor::from);
-    let places = Arc::new(Semaphore::new(server.max_connections));
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
-    let connections = Arc::new(ConnectionManager::new());
-    let shared = Arc::new(Shared { server, connections, keys: RandomPidSecretKeyGenerator::default(), decoys: login::Decoys::default() });
+    let shared = Arc::new(Shared {
+        places: Arc::new(Semaphore::new(server.max_connections)),
+        server,
+        connections: Arc::new(ConnectionManager::new()),
+        keys: RandomPidSecretKeyGenerator::default(),
+        decoys: login::Decoys::default(),
+        waiting: Waiting::default(),
+    });
     let mut running = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -118,13 +161,18 @@ pub async fn serve(listener: TcpListener, server: PsqlServer, stop: Cancellation
                 continue;
             }
         };
-        let place = Arc::clone(&places).try_acquire_owned().map(|place| (place, false));
-        let Ok((place, is_surplus)) = place.or_else(|_full| Arc::clone(&refusals).try_acquire_owned().map(|place| (place, true))) else {
-            continue;
+        let (number, pushed) = shared.waiting.enter();
+        let session = Session {
+            shared: Arc::clone(&shared),
+            who: OnceLock::new(),
+            registered: OnceLock::new(),
+            settings: Mutex::default(),
+            number,
+            over: CancellationToken::new(),
+            place: OnceLock::new(),
         };
-        let (shared, over) = (Arc::clone(&shared), CancellationToken::new());
-        let session = Session { shared, who: OnceLock::new(), registered: OnceLock::new(), is_surplus, over, place };
-        running.spawn(connection(stream, peer, acceptor.clone(), Arc::new(session), stop.clone()));
+        let (session, ends) = (Arc::new(session), [stop.clone(), pushed]);
+        running.spawn(connection(stream, peer, acceptor.clone(), session, ends));
     }
     let ended = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
@@ -132,20 +180,28 @@ pub async fn serve(listener: TcpListener, server: PsqlServer, stop: Cancellation
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>, session: Arc<Session>, stop: CancellationToken) {
-    let over = session.over.clone();
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    session: Arc<Session>,
+    [stop, pushed]: [CancellationToken; 2],
+) {
+    let (over, held) = (session.over.clone(), Arc::clone(&session));
     let served = async {
         let (stream, watch) = twice(stream)?;
         tokio::select! {
             result = connection::answer(stream, acceptor, Handlers(session)) => result,
             () = closed(&watch) => Ok(()),
             () = stop.cancelled() => Ok(()),
+            () = pushed.cancelled() => Ok(()),
             () = async { over.cancelled().await; tokio::time::sleep(LEAVE).await } => Ok(()),
         }
     };
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, "a psql connection broke");
     }
+    held.shared.waiting.leave(held.number);
 }
 
 /// A second handle of a connection, to see it close while a statement runs.
@@ -206,5 +262,19 @@ impl ErrorHandler for Errors {
             self.0.over.cancel();
         }
         *error = PgWireError::UserError(Box::new(info));
+    }
+}
+
+/// Reads a text as each of the parsers of this door does.
+#[cfg(test)]
+pub(crate) fn read_all(text: &str) {
+    if let Ok(settings) = settings::parse_options(text) {
+        assert!(settings.iter().map(|(name, value)| name.len() + value.len() + 1).sum::<usize>() <= text.len(), "made up from {text:?}");
+    }
+    for part in session::split(text).unwrap_or_default() {
+        assert!(text.chars().skip(part.before).collect::<String>().starts_with(part.text), "{text:?}");
+        if let Ok(session::Command::Set(change)) = session::Command::of(part.text) {
+            assert!(change.place.is_none_or(|place| place <= part.text.chars().count()), "{text:?}");
+        }
     }
 }

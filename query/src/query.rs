@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider,
+};
 use datafusion::common::tree_node::Transformed;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Ast};
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
@@ -30,8 +34,10 @@ use crate::catalog::{CATALOG, Catalog, SCHEMA, Tables};
 use crate::corrections::Kept;
 use crate::functions::table_functions;
 use crate::gate::{check_plan, check_statement, parse_one};
+use crate::measured::{Measure, check_constants};
 use crate::parameters::{bind, parameter_types};
 use crate::provider::Cut;
+use crate::system::System;
 use crate::text::check_text;
 use crate::threads::Threads;
 use crate::tools::{self, replace_parts};
@@ -157,11 +163,14 @@ impl Query {
         let started = async move {
             let (state, plan, offsets) = engine.plan(&request, door).await?;
             let plan = bind(plan, &request.parameters)?;
-            let physical = state.create_physical_plan(&plan).await.map_err(Error::of_plan)?;
-            let width = engine.config.memory / state.config_options().execution.batch_size.get();
+            let (memory, batch) = (engine.config.memory, state.config_options().execution.batch_size.get());
+            let plan = state.optimize(&plan).map_err(Error::of_plan)?;
+            check_constants(&plan, batch, memory).map_err(|e| Error::of_run(e, memory))?;
+            let physical = state.query_planner().create_physical_plan(&plan, &state).await.map_err(Error::of_plan)?;
+            let width = memory / batch;
             let physical = watch(physical, &watcher, width).map_err(Error::of_plan)?;
             let schema = physical.schema();
-            let rows = execute_stream(physical, state.task_ctx()).map_err(|e| Error::of_run(e, engine.config.memory))?;
+            let rows = execute_stream(physical, state.task_ctx()).map_err(|e| Error::of_run(e, memory))?;
             Ok((schema, offsets, rows, place))
         };
         let (schema, offsets, rows, place) = self.within(deadline, timeout, started).await?;
@@ -214,7 +223,14 @@ impl Query {
             Door::Api => (self.plain.as_ref(), None),
             Door::Psql => (&self.psql, self.system.clone()),
         };
-        let state = self.session(base, Catalog { tables, system })?;
+        let user = request.user.clone();
+        let system = system.map(|tables| Arc::new(System { tables, user }) as Arc<dyn SchemaProvider>);
+        let mut state = self.session(base, Catalog { tables, system })?;
+        if door == Door::Psql {
+            for function in tools::of_session(&request.user, request.as_of) {
+                state.register_udf(function).map_err(|e| Error::Engine(Box::new(e)))?;
+            }
+        }
         let plan = state.statement_to_plan(statement).await.map_err(Error::of_plan)?;
         check_plan(&plan)?;
         Ok((state, without_nulls_first(plan).map_err(Error::of_plan)?, offsets))
@@ -224,19 +240,35 @@ impl Query {
         let replaced = replace_parts(sql);
         let mut statements = self.parser.parse(replaced.as_deref().unwrap_or(sql)).map_err(|e| Error::Syntax(e.to_string()))?;
         match (statements.len(), statements.pop()) {
-            (1, Some(statement)) => Ok(Statement::Statement(Box::new(statement))),
+            (1, Some(statement)) => Ok(Statement::Statement(Box::new(self.copied(statement)?))),
             (0, _) => Err(Error::Syntax("there is no statement".into())),
             (n, _) => Err(Error::Refused(format!("{n} statements in one text"))),
         }
     }
 
+    /// The query whose rows a `COPY … TO STDOUT` copies; any other statement as it is. How they are written is the door's.
+    fn copied(&self, statement: Ast) -> Result<Ast> {
+        let Ast::Copy { source, to: true, target: CopyTarget::Stdout, .. } = statement else { return Ok(statement) };
+        let query = match source {
+            CopySource::Query(query) => Ast::Query(query),
+            CopySource::Table { table_name, columns } => {
+                let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+                let names = if names.is_empty() { "*".to_owned() } else { names.join(", ") };
+                let parsed = self.parser.parse(&format!("SELECT {names} FROM {table_name}"));
+                parsed.map_err(|e| Error::Syntax(e.to_string()))?.pop().ok_or_else(|| Error::Syntax("there is no table".into()))?
+            }
+        };
+        Ok(self.parser.rewrite(query))
+    }
+
     /// A session of its own for each question: nothing that one does is seen by another.
     fn session(&self, base: &SessionState, catalog: Catalog) -> Result<SessionState> {
-        let pool = Arc::new(GreedyMemoryPool::new(self.config.memory));
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(self.config.memory));
+        let measure = Arc::new(Measure { pool: Arc::clone(&pool) });
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool);
         let runtime = runtime.build_arc().map_err(|e| Error::Engine(Box::new(e)))?;
-        let builder = SessionStateBuilder::new_from_existing(base.clone());
-        let mut state = builder.with_catalog_list(catalogs(catalog)).with_runtime_env(runtime).build();
+        let builder = SessionStateBuilder::new_from_existing(base.clone()).with_analyzer_rule(measure);
+        let mut state = builder.with_catalog_list(catalogs(Arc::new(catalog))).with_runtime_env(runtime).build();
         let options = Arc::clone(state.config_options());
         let properties = state.execution_props_mut();
         properties.mark_start_execution(options);
@@ -266,9 +298,10 @@ fn without_nulls_first(plan: LogicalPlan) -> datafusion::error::Result<LogicalPl
     plan.map(|plan| plan.data)
 }
 
-fn catalogs(catalog: Catalog) -> Arc<dyn CatalogProviderList> {
+/// One catalog and no other.
+pub(crate) fn catalogs(catalog: Arc<dyn CatalogProvider>) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
-    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    list.register_catalog(CATALOG.to_owned(), catalog);
     Arc::new(list)
 }
 
@@ -301,11 +334,9 @@ type PsqlState = (SessionState, Option<Arc<dyn SchemaProvider>>);
 
 /// The state of the psql door. `pg_catalog` is built once, over tables without rows, so that its object ids stay the same.
 fn psql_state(plain: &SessionState, template: &Catalog) -> datafusion::error::Result<PsqlState> {
-    let (tables, list) = (Arc::clone(&template.tables), MemoryCatalogProviderList::new());
-    let holder = datafusion::catalog::MemoryCatalogProvider::new();
-    datafusion::catalog::CatalogProvider::register_schema(&holder, SCHEMA, tables)?;
-    list.register_catalog(CATALOG.to_owned(), Arc::new(holder));
-    let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(Arc::new(list)).build();
+    let (tables, holder) = (Arc::clone(&template.tables), MemoryCatalogProvider::new());
+    holder.register_schema(SCHEMA, tables)?;
+    let state = SessionStateBuilder::new_from_existing(plain.clone()).with_catalog_list(catalogs(Arc::new(holder))).build();
     let context = SessionContext::new_with_state(state);
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
     for function in tools::functions() {

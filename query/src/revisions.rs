@@ -28,6 +28,11 @@ pub(crate) struct CurrentRows {
 }
 
 impl CurrentRows {
+    /// The rows that a plan gives, which has the columns of the table that users see.
+    pub(crate) fn of(table: &Table, plan: LogicalPlan) -> Self {
+        Self { schema: visible(table), plan }
+    }
+
     /// The current rows of a versioned table.
     pub(crate) fn try_new(rows: &Arc<CutTable>, found: &Found) -> Result<Self> {
         let table = rows.table;
@@ -47,7 +52,7 @@ impl CurrentRows {
                 }
             }
         };
-        Ok(Self { schema: visible(table), plan: plan.build()? })
+        Ok(Self::of(table, plan.build()?))
     }
 }
 

@@ -9,7 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use futures::StreamExt;
 use kiro_ports::{Snapshot, SqlRequest};
-use kiro_schemas::{FaultKind, Micros, Tenant, Value};
+use kiro_schemas::{FaultKind, Tenant, Value};
 use kiro_tables::Table;
 
 use crate::fixture::{Fixed, Memory, answer, engine, lines, request, rows, run};
@@ -60,10 +60,6 @@ async fn the_last_correction_stands() {
     let engine = engine(memory);
     let sql = "SELECT run_id, branch FROM pipeline_runs ORDER BY run_id";
     assert_eq!(lines(&engine, request(sql)).await, ["1|c", "2|x", "3|only"]);
-    let early = SqlRequest { as_of: Some(Micros(11)), ..request(sql) };
-    assert_eq!(lines(&engine, early).await, ["1|b", "2|x", "3|only"]);
-    let first = SqlRequest { as_of: Some(Micros(10)), ..request(sql) };
-    assert_eq!(lines(&engine, first).await, ["1|a", "2|x"]);
     assert_eq!(lines(&engine, request("SELECT branch FROM pipeline_runs WHERE run_id = '1'")).await, ["c"]);
     assert_eq!(lines(&engine, request("SELECT run_id FROM pipeline_runs WHERE branch = 'a'")).await.len(), 0);
     assert_eq!(lines(&engine, request("SELECT count(*) FROM pipeline_runs")).await, ["3"]);
@@ -119,8 +115,6 @@ async fn files_tail_and_open_rows_are_one_table() {
     let engine = Query::new(memory, Arc::new(move |_| Some(Arc::clone(&provider))), Arc::new(Fixed), config).expect("an engine");
     let sql = "SELECT run_id, branch FROM pipeline_runs ORDER BY run_id";
     assert_eq!(lines(&engine, request(sql)).await, ["1|file", "2|corrected", "3|tail", "4|open"]);
-    let early = SqlRequest { as_of: Some(Micros(2)), ..request(sql) };
-    assert_eq!(lines(&engine, early).await, ["1|file", "2|file"]);
     assert_eq!(lines(&engine, request("SELECT branch, count(*) FROM pipeline_runs GROUP BY 1 ORDER BY 1")).await.len(), 4);
     assert_eq!(lines(&engine, request("SELECT run_id FROM pipeline_runs WHERE branch = 'file' AND actor IS NULL")).await, ["1"]);
     assert_eq!(lines(&engine, request("SELECT run_id FROM pipeline_runs ORDER BY run_id DESC LIMIT 1")).await, ["4"]);

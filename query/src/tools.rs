@@ -9,6 +9,9 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use kiro_schemas::Micros;
+
+use crate::catalog::CATALOG;
 
 /// The version that tools see.
 pub(crate) const SERVER_VERSION: &str = "16.6 (KiroLinter)";
@@ -29,10 +32,35 @@ const REPLACED: &[(&str, &str)] = &[
          WHERE m.member = r.oid)",
         "'{}'",
     ),
+    // psql's \d+: the options of a table, and of where its long values are kept.
+    ("pg_catalog.array_to_string(c.reloptions || array(select 'toast.' || x from pg_catalog.unnest(tc.reloptions) x), ', ')", "NULL"),
+    // psql's \dT: whether a type is that of the rows of a table.
+    ("(SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)", "false"),
+    // psql's \dT+: the values of an enumeration. There is none.
+    (
+        "pg_catalog.array_to_string(ARRAY(SELECT e.enumlabel FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid \
+         ORDER BY e.enumsortorder), E'\\n')",
+        "NULL",
+    ),
+    // psql's +: who else may use a thing. Tokens decide, not grants.
+    ("pg_catalog.array_to_string(n.nspacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(t.typacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(p.proacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(d.datacl, E'\\n')", "NULL"),
 ];
 
-/// The value of a setting.
-pub(crate) fn setting(name: &str) -> Option<&'static str> {
+/// The one setting that changes answers: as of when they are given.
+pub(crate) const AS_OF: &str = "kirolinter.as_of";
+
+/// The value of a setting, in a session that asks as of a time or of now.
+pub(crate) fn setting(name: &str, as_of: Option<Micros>) -> Option<String> {
+    match name {
+        AS_OF => Some(as_of.map(|time| time.to_string()).unwrap_or_default()),
+        other => fixed(other).map(str::to_owned),
+    }
+}
+
+fn fixed(name: &str) -> Option<&'static str> {
     Some(match name {
         "server_version" => SERVER_VERSION,
         "server_version_num" => "160006",
@@ -56,11 +84,12 @@ pub(crate) fn setting(name: &str) -> Option<&'static str> {
 
 /// The text with the parts of tools replaced; `None` when there is none of them.
 pub(crate) fn replace_parts(sql: &str) -> Option<String> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().ok()?;
+    // Literals stay as they are written: the text is put together from the tokens again.
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).with_unescape(false).tokenize().ok()?;
     let mut solid: Vec<Token> = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
     let mut is_changed = false;
     for (part, instead) in REPLACED {
-        let wanted = Tokenizer::new(&PostgreSqlDialect {}, part).tokenize().ok()?;
+        let wanted = Tokenizer::new(&PostgreSqlDialect {}, part).with_unescape(false).tokenize().ok()?;
         let wanted: Vec<Token> = wanted.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
         while let Some(at) = solid.windows(wanted.len()).position(|window| window == wanted) {
             solid.splice(at..at + wanted.len(), [Token::make_word(instead, None)]);
@@ -70,29 +99,50 @@ pub(crate) fn replace_parts(sql: &str) -> Option<String> {
     is_changed.then(|| solid.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }
 
+/// The functions that tell about a session.
+pub(crate) fn of_session(user: &str, as_of: Option<Micros>) -> Vec<Arc<ScalarUDF>> {
+    let names = ["session_user", "current_user", "user"].map(|name| {
+        let user = user.to_owned();
+        Function::new(name, DataType::Utf8, move |_| Ok(user.as_str().into()))
+    });
+    let setting = Function::new("current_setting", DataType::Utf8, move |arguments| current_setting(arguments, as_of));
+    names.into_iter().chain([setting]).map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
+}
+
 /// The functions of the psql door.
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let nothing: fn(&[ScalarValue]) -> Result<ScalarValue> = |_| Ok(ScalarValue::Utf8(None));
     let yes: fn(&[ScalarValue]) -> Result<ScalarValue> = |_| Ok(ScalarValue::Boolean(Some(true)));
     let mut all = vec![
-        Function::new("current_setting", DataType::Utf8, current_setting),
         Function::new("version", DataType::Utf8, |_| Ok(format!("PostgreSQL {SERVER_VERSION}").into())),
+        Function::new("pg_get_userbyid", DataType::Utf8, |_| Ok(CATALOG.into())),
         Function::new("pg_size_pretty", DataType::Utf8, size_pretty),
         Function::new("pg_is_in_recovery", DataType::Boolean, |_| Ok(ScalarValue::Boolean(Some(false)))),
     ];
+    // A table is files in an object store and rows in memory; nobody adds them up.
+    let sizes = ["pg_table_size", "pg_database_size", "pg_relation_size", "pg_total_relation_size", "pg_indexes_size"];
+    all.extend(sizes.map(|name| Function::new(name, DataType::Int64, |_| Ok(ScalarValue::Int64(None)))));
     let visible = ["pg_function_is_visible", "pg_type_is_visible", "pg_opclass_is_visible", "pg_operator_is_visible"];
     all.extend(visible.map(|name| Function::new(name, DataType::Boolean, yes)));
-    let descriptions = ["obj_description", "col_description", "shobj_description"];
+    let descriptions = [
+        "obj_description",
+        "col_description",
+        "shobj_description",
+        "pg_get_function_result",
+        "pg_get_function_arguments",
+        "pg_get_function_sqlbody",
+        "pg_tablespace_location",
+    ];
     all.extend(descriptions.map(|name| Function::new(name, DataType::Utf8, nothing)));
     all.into_iter().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
 }
 
-fn current_setting(arguments: &[ScalarValue]) -> Result<ScalarValue> {
+fn current_setting(arguments: &[ScalarValue], as_of: Option<Micros>) -> Result<ScalarValue> {
     let Some(name) = arguments.first().and_then(|name| name.try_as_str().flatten()) else { return Ok(ScalarValue::Utf8(None)) };
     let may_be_missing = matches!(arguments.get(1), Some(ScalarValue::Boolean(Some(true))));
-    match setting(&name.to_lowercase()) {
+    match setting(&name.to_lowercase(), as_of) {
         None if !may_be_missing => exec_err!("there is no setting {name:?}"),
-        value => Ok(ScalarValue::Utf8(value.map(str::to_owned))),
+        value => Ok(ScalarValue::Utf8(value)),
     }
 }
 
@@ -113,18 +163,21 @@ fn size_pretty(arguments: &[ScalarValue]) -> Result<ScalarValue> {
 
 /// A function of single values that says the same all through a statement.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Function {
+pub(crate) struct Function {
     name: &'static str,
     signature: Signature,
     returns: DataType,
     answer: Answer,
 }
 
-type Single = fn(&[ScalarValue]) -> Result<ScalarValue>;
+/// Two are the same when they do the same; within a statement the name tells it.
+struct Answer(Box<dyn Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync>);
 
-/// Two are the same when they do the same; the name tells it.
-#[derive(Debug)]
-struct Answer(Single);
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
 
 impl PartialEq for Answer {
     fn eq(&self, _other: &Self) -> bool {
@@ -139,12 +192,17 @@ impl std::hash::Hash for Answer {
 }
 
 impl Function {
-    fn new(name: &'static str, returns: DataType, answer: Single) -> Self {
+    /// A function of any arguments.
+    pub(crate) fn new(
+        name: &'static str,
+        returns: DataType,
+        answer: impl Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync + 'static,
+    ) -> Self {
         let signature = Signature::one_of(
             vec![datafusion::logical_expr::TypeSignature::Nullary, datafusion::logical_expr::TypeSignature::VariadicAny],
             Volatility::Stable,
         );
-        Self { name, signature, returns, answer: Answer(answer) }
+        Self { name, signature, returns, answer: Answer(Box::new(answer)) }
     }
 }
 

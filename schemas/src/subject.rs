@@ -223,6 +223,14 @@ words! {
     }
 }
 
+impl Subject {
+    /// Whether the product alone writes its events: who could send them would forge what was decided and done.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::RiskAssessment | Self::GateDecision | Self::AuditEntry | Self::ModelVersion)
+    }
+}
+
 /// The specification of a subject.
 #[must_use]
 pub fn spec(subject: Subject) -> &'static SubjectSpec {

@@ -5,13 +5,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiro_lake::Retention;
 use kiro_schemas::{Problem, Secret};
 use serde::Deserialize;
 
+use crate::maintain::Plan;
 use crate::role::Role;
 
 /// Larger files are refused unread.
 const MAX_BYTES: usize = 1 << 20;
+/// A week: logs tell of files that are gone for as long as these are kept.
+const MOST_HOURS: u32 = 168;
+/// A spill that is smaller would not hold a single large record.
+const LEAST_SPILL: u64 = 2_000_000;
 
 /// The file as it may be written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -31,6 +37,15 @@ pub(crate) struct Raw {
     pub(crate) limits: Limits,
     pub(crate) control: Control,
     pub(crate) folds: Folds,
+}
+
+impl Raw {
+    /// The same without the files that it names, but for those that tell where things are.
+    pub(crate) fn without_files(self) -> Self {
+        let log = Log { mapped_topics: BTreeMap::new(), ..self.log };
+        let (sources, targets) = (BTreeMap::new(), BTreeMap::new());
+        Self { http: Door::default(), pg: Door::default(), log, sources, targets, gates_file: None, ..self }
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -61,7 +76,15 @@ pub(crate) struct Log {
     /// Properties of librdkafka, such as `security.protocol`.
     pub(crate) kafka_properties: BTreeMap<String, String>,
     pub(crate) topic: Option<String>,
+    /// Where imports go: it is read apart, so that a backfill does not hold up what happens now.
+    pub(crate) history_topic: Option<String>,
     pub(crate) partitions: Option<i32>,
+    /// Replicas of the topic when it is made; what the brokers prefer when absent.
+    pub(crate) replication: Option<i32>,
+    /// Where posts are kept while Kafka does not take them; they are refused when absent.
+    pub(crate) spill_dir: Option<PathBuf>,
+    /// Most bytes there.
+    pub(crate) spill_bytes: Option<u64>,
     /// Topics of others that hold `CloudEvents` or native events.
     pub(crate) topics: Vec<String>,
     /// Topics of others in other forms: topic to mapping file.
@@ -75,6 +98,30 @@ pub(crate) struct Lake {
     /// `s3://bucket/prefix`; a folder of the data directory when absent.
     pub(crate) url: Option<String>,
     pub(crate) commit_interval_ms: Option<u64>,
+    /// Whether small files are made large ones; they are when it is absent.
+    pub(crate) compaction: Option<bool>,
+    /// How long files are kept that no version of a table needs any more.
+    pub(crate) retention_hours: Option<u32>,
+    /// How long commits are kept below a checkpoint.
+    pub(crate) log_retention_hours: Option<u32>,
+}
+
+impl Lake {
+    /// How the lake is to be kept.
+    fn plan(&self, problems: &mut Vec<Problem>) -> Plan {
+        let mut hours = |name: &str, given: Option<u32>, default: u32| {
+            let hours = given.unwrap_or(default);
+            if !(1..=MOST_HOURS).contains(&hours) {
+                problems.push(Problem::at(format!("lake.{name}"), format!("must be 1 to {MOST_HOURS}, is {hours}")));
+            }
+            Retention::new(Duration::from_hours(hours.into()))
+        };
+        Plan {
+            compaction: self.compaction.unwrap_or(true),
+            files: hours("retention_hours", self.retention_hours, 24),
+            logs: hours("log_retention_hours", self.log_retention_hours, 2),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -183,6 +230,7 @@ pub(crate) struct Config {
     pub(crate) pg: Listener,
     pub(crate) loopback_open: bool,
     pub(crate) topic: String,
+    pub(crate) history_topic: String,
     pub(crate) partitions: i32,
     pub(crate) role: Role,
     /// Where a role without doors for people answers probes, if it does.
@@ -191,6 +239,7 @@ pub(crate) struct Config {
     pub(crate) lease: Duration,
     pub(crate) shards: u32,
     pub(crate) most_owned: u32,
+    pub(crate) upkeep: Plan,
     pub(crate) raw: Raw,
 }
 
@@ -236,11 +285,14 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     let pg = listener("pg", &raw.pg, "127.0.0.1:5433", &mut problems);
     shared(role, &raw, postgres.as_ref(), &mut problems);
     let partitions = raw.log.partitions.unwrap_or(4);
-    if !(1..=1024).contains(&partitions) {
-        problems.push(Problem::at("log.partitions", format!("must be 1 to 1024, is {partitions}")));
-    }
+    let upkeep = raw.lake.plan(&mut problems);
+    log(&raw.log, partitions, &mut problems);
     outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
+    let history_topic = raw.log.history_topic.clone().unwrap_or_else(|| format!("{topic}.history"));
+    if std::iter::once(&topic).chain(&raw.log.topics).chain(raw.log.mapped_topics.keys()).any(|live| *live == history_topic) {
+        problems.push(Problem::at("log.history_topic", format!("{history_topic:?} is a topic of what happens now, too")));
+    }
     let probe = http.clone().filter(|_| !role.serves() && raw.http.listen.is_some());
     match (http, pg, problems.is_empty()) {
         (Some(http), Some(pg), true) => Ok(Config {
@@ -249,6 +301,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             pg,
             loopback_open: raw.auth.loopback_open,
             topic,
+            history_topic,
             partitions,
             role,
             probe,
@@ -256,9 +309,36 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             lease: Duration::from_secs(raw.control.lease_seconds.unwrap_or(10).into()),
             shards: raw.folds.shards.unwrap_or(1),
             most_owned: raw.folds.most_owned.or(raw.folds.shards).unwrap_or(1),
+            upkeep,
             raw,
         }),
         _ => Err(problems),
+    }
+}
+
+/// The log and what is before it.
+fn log(raw: &Log, partitions: i32, problems: &mut Vec<Problem>) {
+    let mut tell = |path: &str, text: String| problems.push(Problem::at(path, text));
+    if !(1..=1024).contains(&partitions) {
+        tell("log.partitions", format!("must be 1 to 1024, is {partitions}"));
+    }
+    if let Some(replicas) = raw.replication.filter(|replicas| !(1..=100).contains(replicas)) {
+        tell("log.replication", format!("must be 1 to 100, is {replicas}"));
+    }
+    for (path, is_given) in [
+        ("log.replication", raw.replication.is_some()),
+        ("log.spill_dir", raw.spill_dir.is_some()),
+        ("log.spill_bytes", raw.spill_bytes.is_some()),
+    ] {
+        if is_given && raw.kafka.is_none() {
+            tell(path, "is for Kafka (log.kafka or --kafka): the embedded log is on this disk".to_owned());
+        }
+    }
+    if let Some(bytes) = raw.spill_bytes.filter(|bytes| *bytes < LEAST_SPILL) {
+        tell("log.spill_bytes", format!("must be at least {LEAST_SPILL}, is {bytes}"));
+    }
+    if raw.spill_bytes.is_some() && raw.spill_dir.is_none() {
+        tell("log.spill_bytes", "needs log.spill_dir".to_owned());
     }
 }
 
@@ -377,6 +457,16 @@ mod tests {
     }
 
     #[test]
+    fn a_spill_is_for_kafka_and_has_a_size() {
+        assert_eq!(problems("log: {kafka: \"a:1\", spill_dir: /spill, spill_bytes: 2000000, replication: 3}"), Vec::<String>::new());
+        let found = problems("log: {spill_dir: /spill, spill_bytes: 10, replication: 0}");
+        let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
+        let expected = ["log.replication", "log.replication", "log.spill_dir", "log.spill_bytes", "log.spill_bytes"];
+        assert_eq!(paths, expected, "{found:?}");
+        assert_eq!(problems("log: {kafka: \"a:1\", spill_bytes: 3000000}").len(), 1);
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_place() {
         let found = problems("htp: {}\n");
         assert!(found[0].contains("htp"), "{found:?}");
@@ -418,7 +508,18 @@ mod tests {
             let config = validate(parse("folds: {shards: 4, most_owned: 2}").expect("a file"), role, shared).expect("a configuration");
             assert_eq!((config.shards, config.most_owned, config.probe.is_none()), (4, 2, true));
         }
+        assert_eq!(problems("log: {topic: a, history_topic: a}").len(), 1);
         assert_eq!(problems("folds: {shards: 2}\ncontrol: {lease_seconds: 0}").len(), 2, "up folds everything in one part");
+    }
+
+    #[test]
+    fn what_is_kept_of_the_lake_has_bounds() {
+        let config =
+            validate(parse("lake: {compaction: false}").expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
+        assert!(!config.upkeep.compaction);
+        let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
+        assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);
+        assert!(problems("lake: {retention_hours: 168, log_retention_hours: 1}").is_empty());
     }
 
     #[test]

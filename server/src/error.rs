@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// The file of a model could not be kept.
     #[error("cannot keep the model's file: {0}")]
     ModelFile(object_store::Error),
+    /// The log does not take what is to be recorded of a decision or a change, so that it is not made.
+    #[error("it cannot be recorded, so it is not done: {0}")]
+    Unrecorded(PortError),
     /// What was appended is not visible in SQL in time.
     #[error("what was appended cannot be queried after {} s", .0.as_secs())]
     Settle(Duration),
@@ -66,6 +69,10 @@ impl Fault for Error {
             Self::NoPlatform { .. } => FaultKind::NotFound,
             Self::Signature(_) => FaultKind::Unauthenticated,
             Self::ModelFile(_) => FaultKind::Unavailable,
+            Self::Unrecorded(error) => match error.kind {
+                FaultKind::TimedOut | FaultKind::NoSpace => FaultKind::Unavailable,
+                kind => kind,
+            },
             Self::Settle(_) => FaultKind::TimedOut,
             Self::Import { kind, .. } => *kind,
         }
@@ -75,6 +82,7 @@ impl Fault for Error {
         match self {
             Self::Answer(_) | Self::Model(_) => Blame::Ours,
             Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) => Blame::External,
+            Self::Unrecorded(error) => error.blame(),
             _ => Blame::Caller,
         }
     }
@@ -92,6 +100,7 @@ impl Fault for Error {
             Self::Settle(_) => "KIR-1109",
             Self::Import { .. } => "KIR-1110",
             Self::ImportBytes(_) => "KIR-1111",
+            Self::Unrecorded(_) => "KIR-1112",
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::decode::http::{HttpEvent, split};
 use kiro_integrations::github;
-use kiro_ports::{EventLog, Headers, Intake, NewRecord, PortError, header};
+use kiro_ports::{Clock, EventLog, Headers, Intake, NewRecord, PortError, RECORD_ID, header};
 use kiro_schemas::{Secret, Tenant};
+use uuid::Uuid;
 
 use crate::error::Error;
 
@@ -32,6 +34,28 @@ pub(crate) struct Doors {
     pub(crate) topic: String,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) platforms: BTreeMap<String, Platform>,
+    pub(crate) ids: RecordIds,
+}
+
+/// Names records, so that one that the log holds twice is known.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordIds {
+    clock: Arc<dyn Clock>,
+    door: String,
+    last: Arc<AtomicI64>,
+}
+
+impl RecordIds {
+    pub(crate) fn new(clock: &Arc<dyn Clock>) -> Self {
+        Self { clock: Arc::clone(clock), door: Uuid::new_v4().simple().to_string(), last: Arc::default() }
+    }
+
+    /// When it came, a little later if another came at the same moment; and at which door.
+    fn next(&self) -> String {
+        let now = self.clock.now().0;
+        let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1))).unwrap_or(now);
+        format!("{}-{}", now.max(last + 1), self.door)
+    }
 }
 
 impl std::fmt::Debug for Doors {
@@ -42,6 +66,7 @@ impl std::fmt::Debug for Doors {
 
 impl Doors {
     fn record(&self, tenant: &Tenant, mut headers: Headers, bytes: Bytes, key: String) -> NewRecord {
+        headers.push((RECORD_ID.to_owned(), Bytes::from(self.ids.next())));
         headers.push(("kiro-tenant".to_owned(), Bytes::copy_from_slice(tenant.as_str().as_bytes())));
         NewRecord { topic: self.topic.clone(), key: Some(Bytes::from(key)), value: bytes, headers }
     }
@@ -52,6 +77,9 @@ impl Doors {
             let place = |error: &dyn std::fmt::Display| invalid(format!("event {}: {error}", index + 1));
             let key = {
                 let decoded = self.decoder.decode(&self.topic, &event.headers, &event.bytes).map_err(|e| place(&e))?;
+                if let Some(ours) = decoded.iter().find(|event| event.subject.is_ours()) {
+                    return Err(place(&format_args!("events of {} are written by the product alone", ours.subject)));
+                }
                 decoded.first().map(|e| format!("{}\n{}", e.source, e.subject_id)).unwrap_or_default()
             };
             Ok(self.record(tenant, event.headers, event.bytes, key))

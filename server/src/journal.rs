@@ -8,6 +8,8 @@ use kiro_ports::{Audit, AuditEntry, Clock, EventLog, NewRecord, PortError, Posit
 use kiro_schemas::{Event, Subject, Tenant, Transition, Value};
 use uuid::Uuid;
 
+use crate::error::Error;
+
 /// The source of our own events.
 pub(crate) const SOURCE: &str = "urn:kirolinter";
 
@@ -25,10 +27,10 @@ impl Journal {
         Event::new(subject, Transition::Recorded, SOURCE, id.to_owned(), self.clock.now())
     }
 
-    /// Appends events; they are durable when this returns.
+    /// Appends events; they are durable when this returns, and what they tell of is not done when it fails.
     pub(crate) async fn append(&self, tenant: &Tenant, events: &[Event<'_>]) -> Result<Vec<Position>, PortError> {
         let records = events.iter().map(|event| self.record(tenant, event)).collect();
-        self.log.append(records).await
+        self.log.append(records).await.map_err(|error| Error::Unrecorded(error).into())
     }
 
     /// The record of an event.

@@ -7,9 +7,11 @@
 //! ```
 
 mod allocator;
+mod audit;
 mod base;
 mod config;
 mod decider;
+mod doctor;
 mod environment;
 mod error;
 mod held;
@@ -73,6 +75,22 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Look at log, lake and control store, compare them with each other, and say what to do; nothing is changed.
+    ///
+    /// Exits with 0 when nothing is to be done, 1 when something is, 2 when it could not look.
+    Doctor {
+        /// The role that looks; `up` is all in one process.
+        #[arg(long, default_value = "up")]
+        role: Role,
+        /// Read every file of the lake and compare it with its digest.
+        #[arg(long)]
+        deep: bool,
+        /// Form of the output.
+        #[arg(long, value_enum, default_value = "text")]
+        format: doctor::Format,
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,6 +124,7 @@ fn main() -> ExitCode {
         Command::Orchestrate(options) => (Role::Orchestrate, options, false),
         Command::Maintain(options) => (Role::Maintain, options, false),
         Command::Check { role, options } => (role, options, true),
+        Command::Doctor { role, deep, format, options } => return examine(role, &options, deep, format),
     };
     if !is_check {
         allocator::settle();
@@ -117,6 +136,32 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(config) => start(config).map_or_else(|error| tell(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS),
+    }
+}
+
+/// Findings are printed whether it could look at everything or not.
+fn examine(role: Role, options: &Options, is_deep: bool, format: doctor::Format) -> ExitCode {
+    let mut sheet = doctor::Sheet::default();
+    let look = |sheet: &mut doctor::Sheet| -> Result<()> {
+        let (place, text) = read_file(options)?;
+        let read = |with_files| {
+            config::parse(&text)
+                .map(|raw| if with_files { raw } else { raw.without_files() })
+                .and_then(|raw| config::validate(raw, role, overrides(options)))
+        };
+        let config = doctor::read(&place, read, sheet)?;
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(doctor::examine(config, is_deep, sheet))
+    };
+    let looked = look(&mut sheet);
+    let code = if sheet.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    match looked.and_then(|()| Ok(doctor::print(&sheet, format)?)) {
+        Ok(()) => code,
+        Err(error) => {
+            drop(doctor::print(&sheet, format));
+            tell(&error, ExitCode::from(MISCONFIGURED))
+        }
     }
 }
 
@@ -135,20 +180,29 @@ fn start(config: config::Config) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run::run(config))
 }
 
-fn read(role: Role, options: &Options) -> Result<config::Config> {
+/// The configuration file, or what stands for it, and its text.
+fn read_file(options: &Options) -> Result<(PathBuf, String)> {
     let default = PathBuf::from("kirolinter.yaml");
-    let file = options.config.clone().or_else(|| default.exists().then_some(default));
-    let text = match &file {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
-        None => String::new(),
-    };
-    let overrides = Overrides {
+    match options.config.clone().or_else(|| default.exists().then_some(default)) {
+        Some(file) => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            Ok((file, text))
+        }
+        None => Ok((PathBuf::from("the command line"), String::new())),
+    }
+}
+
+fn overrides(options: &Options) -> Overrides {
+    Overrides {
         data_dir: options.data_dir.clone(),
         http: options.http.clone(),
         pg: options.pg.clone(),
         kafka: options.kafka.clone(),
         postgres: environment::postgres(),
-    };
-    let place = file.unwrap_or_else(|| PathBuf::from("the command line"));
-    config::parse(&text).and_then(|raw| config::validate(raw, role, overrides)).map_err(|problems| base::all(&place, &problems))
+    }
+}
+
+fn read(role: Role, options: &Options) -> Result<config::Config> {
+    let (place, text) = read_file(options)?;
+    config::parse(&text).and_then(|raw| config::validate(raw, role, overrides(options))).map_err(|problems| base::all(&place, &problems))
 }

@@ -25,7 +25,7 @@ use crate::telemetry::Telemetry;
 use crate::train::is_worth;
 
 /// What the settings of served models begin with; the tenant follows.
-const SETTING: &str = "model/";
+pub(crate) const SETTING: &str = "model/";
 
 /// Trains, keeps and asks models, one a tenant.
 pub(crate) struct Shelf {
@@ -183,7 +183,8 @@ fn labels(tenant: &Tenant) -> String {
     format!("labels/{tenant}")
 }
 
-fn path(version: &str) -> Path {
+/// Where the file of a model lies in the lake's store.
+pub(crate) fn path(version: &str) -> Path {
     Path::from(format!("models/{version}.json"))
 }
 

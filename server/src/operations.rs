@@ -6,13 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::engine::EngineHandle;
-use kiro_ports::{EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, SqlEngine, SqlRequest};
+use kiro_lake::Lake;
+use kiro_log::{SpillLog, SpillStatus};
+use kiro_ports::{
+    Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest,
+};
 use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::models::Shelf;
-use crate::rows;
+use crate::{audit, rows};
 
 /// How long `settle` waits.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -26,7 +30,9 @@ const READ_AT_ONCE: usize = 16;
 /// The record of a dead letter, as it was; `None` when the log has it no longer, or it was a tombstone.
 async fn read_again(log: Arc<dyn EventLog>, at: TopicPartition, offset: i64) -> Result<Option<NewRecord>, PortError> {
     let Some(record) = log.read(&at, offset).await? else { return Ok(None) };
-    let again = |value| NewRecord { topic: at.topic.to_string(), key: record.key, value, headers: record.headers };
+    // A new try, not the same record twice.
+    let headers = record.headers.into_iter().filter(|(name, _)| name != RECORD_ID).collect();
+    let again = |value| NewRecord { topic: at.topic.to_string(), key: record.key, value, headers };
     Ok(record.value.map(again))
 }
 
@@ -35,10 +41,13 @@ async fn read_again(log: Arc<dyn EventLog>, at: TopicPartition, offset: i64) -> 
 pub(crate) struct Desk {
     pub(crate) engine: EngineHandle,
     pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) spill: Option<Arc<SpillLog>>,
     pub(crate) topics: Vec<String>,
     pub(crate) sql: Arc<dyn SqlEngine>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) anchors: Arc<dyn Anchors>,
 }
 
 #[async_trait]
@@ -58,6 +67,7 @@ impl Operations for Desk {
             "version": env!("CARGO_PKG_VERSION"),
             "is_ready": status.is_ready,
             "log": log,
+            "spill": self.spill.as_ref().map(|spill| told(&spill.status())),
             "partitions": partitions,
             "tail_rows": status.tail_rows,
             "tail_bytes": status.tail_bytes,
@@ -69,12 +79,20 @@ impl Operations for Desk {
         })
     }
 
-    async fn ready(&self) -> Result<(), String> {
+    async fn ready(&self) -> Result<String, String> {
         let status = self.engine.status();
-        match status.log {
-            LogState::Down { reason } => Err(format!("the log does not answer: {reason}")),
-            LogState::Up if !status.is_ready => Err("catching up with the log".to_owned()),
-            LogState::Up => Ok(()),
+        let spill = self.spill.as_ref().map(|spill| spill.status());
+        match (status.log, spill) {
+            (LogState::Down { reason }, Some(spill)) if status.is_ready && !spill.is_full() => {
+                Ok(format!("ready; the log does not answer, posts are spilled ({}): {reason}", room(&spill)))
+            }
+            (LogState::Down { reason }, Some(spill)) if spill.is_full() => {
+                Err(format!("the log does not answer, and the spill is full ({}): {reason}", room(&spill)))
+            }
+            (LogState::Down { reason }, _) => Err(format!("the log does not answer: {reason}")),
+            (LogState::Up, _) if !status.is_ready => Err("catching up with the log".to_owned()),
+            (LogState::Up, Some(spill)) if spill.since.is_some() => Ok(format!("ready; spilled posts go into the log ({})", room(&spill))),
+            (LogState::Up, _) => Ok("ready".to_owned()),
         }
     }
 
@@ -106,16 +124,41 @@ impl Operations for Desk {
         Ok(replayed)
     }
 
+    async fn verify_audit(&self) -> Result<Value, PortError> {
+        Ok(audit::verify(&self.lake, self.anchors.as_ref()).await?.to_json())
+    }
+
     async fn settle(&self) -> Result<(), PortError> {
-        let mut ends = Vec::new();
-        for topic in &self.topics {
-            ends.extend(self.log.watermarks(topic).await?);
-        }
         let all = async {
+            if let Some(spill) = &self.spill {
+                spill.drained().await;
+            }
+            let mut ends = Vec::new();
+            for topic in &self.topics {
+                ends.extend(self.log.watermarks(topic).await?);
+            }
             for (at, marks) in ends.iter().filter(|(_, marks)| marks.high > marks.low) {
                 self.engine.reached(at, marks.high - 1).await;
             }
+            Ok(())
         };
-        tokio::time::timeout(SETTLE, all).await.map_err(|_elapsed| Error::Settle(SETTLE).into())
+        tokio::time::timeout(SETTLE, all).await.unwrap_or_else(|_elapsed| Err(Error::Settle(SETTLE).into()))
     }
+}
+
+/// How the spill is, for operators.
+fn told(spill: &SpillStatus) -> Value {
+    json!({
+        "bytes": spill.bytes,
+        "limit_bytes": spill.limit,
+        "since": spill.since.map(|since| since.to_string()),
+        "records": spill.spilled,
+        "drained": spill.drained,
+        "refused": spill.refused,
+        "aside": spill.aside,
+    })
+}
+
+fn room(spill: &SpillStatus) -> String {
+    format!("{} of {} bytes", spill.bytes, spill.limit)
 }

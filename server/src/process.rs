@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use kiro_ingest::engine::{Engine, EngineConfig, EngineError, EngineHandle, FoldPart};
-use kiro_ports::Features;
+use kiro_ports::{Features, Folding as _, TableSource as _};
 use kiro_processors::{FoldConfig, Processors, Shard};
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::base::Base;
+use crate::base::{self, Base};
 use crate::lease::Held;
 use crate::probe::Vital;
 use crate::telemetry::merged;
@@ -30,6 +30,22 @@ pub(crate) fn folds(base: &Base, shard: Shard) -> Result<(Processors, Arc<dyn Fe
 /// The names of the leases of all shards.
 pub(crate) fn lease_names(shards: u32) -> Vec<String> {
     (0..shards).map(|shard| format!("fold/v{}/{shard}of{shards}", kiro_processors::VERSION)).collect()
+}
+
+/// Counts the leases on to the epochs that the tables have seen.
+pub(crate) async fn raise_epochs(base: &Base, shards: u32) -> Result<()> {
+    let tables = Processors::new(FoldConfig::default())?.0.outputs();
+    for (shard, name) in lease_names(shards).iter().enumerate() {
+        let (app, mut seen) = (part(shard, shards, 0).epoch_app(base::CLUSTER), 0);
+        for table in &tables {
+            let snapshot = base.lake.snapshot(table).await?;
+            seen = snapshot.and_then(|s| s.offsets().get(&app).copied()).map_or(seen, |epoch| seen.max(epoch));
+        }
+        if seen > 0 {
+            base.store.raise_epoch(name, seen).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The part of the folds that a lease names.
@@ -66,6 +82,7 @@ impl Owner {
 
     /// Folds what it can get until it is told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<()> {
+        raise_epochs(&self.base, self.base.config.shards).await?;
         let mut turns = JoinSet::new();
         for _ in 0..self.base.config.most_owned {
             let (owner, stop) = (self.clone(), stop.clone());

@@ -18,13 +18,14 @@ use crate::base::Base;
 use crate::config::Config;
 use crate::lease::Leases;
 use crate::listen::Door;
-use crate::maintain;
+use crate::maintain::Keeper;
 use crate::outbound::{Dispatcher, deliverer};
 use crate::probe::{self, Vital};
 use crate::process::{self, Owner};
 use crate::role::Role;
 use crate::serve::{self, Entrance, Reception};
 use crate::stages::Stages;
+use crate::tls;
 use crate::train::Trainer;
 
 /// The consumer group that shares the partitions among the processes of `ingest`.
@@ -38,6 +39,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         Some(listener) => Some(Door::open("http", listener).await?),
         None => None,
     };
+    let certificates: Vec<_> =
+        entrance.iter().flat_map(Entrance::certificates).chain(probe.iter().filter_map(Door::certificates)).collect();
     let base = Base::open(config).await?;
     let mut stages = Stages::default();
     let addresses = entrance.as_ref().map(Entrance::addresses).transpose()?;
@@ -55,6 +58,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
             Arc::new(Steady(base.clone()))
         }
     };
+    if !certificates.is_empty() {
+        let (clock, telemetry) = (Arc::clone(&base.clock), base.telemetry.clone());
+        stages.add("certificates", |stop| tls::keep(certificates, clock, telemetry, stop));
+    }
     if let Some(door) = probe {
         // The last to end: it tells how the others end.
         stages.add("probe", |stop| door.serve(probe::router(vital), stop));
@@ -66,6 +73,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 /// Everything in one process.
 async fn up(base: &Base, entrance: Entrance, stages: &mut Stages) -> Result<Arc<dyn Vital>> {
     let stop = CancellationToken::new();
+    process::raise_epochs(base, 1).await?;
     let names = process::lease_names(1);
     let (_, held) = base.leases.hold(&names, &stop).await.context("no lease")?;
     let config = EngineConfig { fold: process::part(0, 1, held.lease.epoch), ..base.engine_config() };
@@ -146,8 +154,9 @@ fn add_dispatcher(base: &Base, wake: Arc<Notify>, stages: &mut Stages) -> Result
 }
 
 fn add_maintenance(base: &Base, stages: &mut Stages) {
-    let lake = Arc::clone(&base.lake);
-    add_leased(&base.leases, "maintain", stages, move |over| maintain::keep(Arc::clone(&lake), over));
+    let (lake, clock) = (Arc::clone(&base.lake), Arc::clone(&base.clock));
+    let keeper = Keeper { lake, plan: base.config.upkeep, clock, telemetry: base.telemetry.clone() };
+    add_leased(&base.leases, "maintain", stages, move |over| keeper.clone().run(over));
 }
 
 /// Adds what one process at a time does.

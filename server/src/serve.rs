@@ -24,11 +24,12 @@ use crate::config::{Config, Source};
 use crate::decider::Gates;
 use crate::held::Held;
 use crate::imports::Importer;
-use crate::intake::{Doors, Platform};
+use crate::intake::{Doors, Platform, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
 use crate::telemetry::Watched;
+use crate::tls::Certificates;
 
 /// Connections of the psql door at a time.
 const PSQL_CONNECTIONS: usize = 200;
@@ -53,9 +54,15 @@ impl Entrance {
         Ok(format!("http {}, pg {}", self.http.listener.local_addr()?, self.pg.listener.local_addr()?))
     }
 
+    /// What the doors that speak TLS show.
+    pub(crate) fn certificates(&self) -> Vec<Arc<Certificates>> {
+        [&self.http, &self.pg].into_iter().filter_map(Door::certificates).collect()
+    }
+
     /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded.
     pub(crate) async fn serve(self, desk: Reception, stop: CancellationToken) -> Result<()> {
-        let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(self.pg.tls), stop.clone()));
+        let tls = self.pg.tls()?;
+        let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(tls), stop.clone()));
         let held = tokio::spawn(desk.held.run(stop.clone()));
         let result = self.http.serve(desk.api, stop.clone()).await;
         stop.cancel();
@@ -90,16 +97,21 @@ impl Reception {
             wake: Arc::clone(&wake),
         };
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
-        let importer = Importer::new(config.data_dir.join("imports"), journal.clone())?;
+        let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
-        let (log, decoder) = (Arc::clone(&base.log), Arc::clone(&base.decoder));
+        let decoder = Arc::clone(&base.decoder);
+        // What is posted is spilled while the log is away; what is decided is refused.
+        let posts = base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _);
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
-            log: Arc::clone(&log),
-            topics: base.topics.clone(),
+            log: Arc::clone(&base.log),
+            spill: base.spill.clone(),
+            topics: base.all_topics(),
             sql: Arc::clone(&query) as _,
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),
+            lake: Arc::clone(&base.lake),
+            anchors: Arc::new(base.store.clone()),
         });
         let held = Held {
             outbox: Arc::new(base.store.clone()),
@@ -109,7 +121,13 @@ impl Reception {
             wake,
         };
         let ports = ApiPorts {
-            intake: Arc::new(Doors { log, topic: config.topic.clone(), decoder, platforms: platforms(config)? }),
+            intake: Arc::new(Doors {
+                log: posts,
+                topic: config.topic.clone(),
+                decoder,
+                platforms: platforms(config)?,
+                ids: RecordIds::new(&base.clock),
+            }),
             sql: Arc::clone(&query) as _,
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),
@@ -172,7 +190,8 @@ pub(crate) async fn follow_models(shelf: Arc<Shelf>, stop: CancellationToken) ->
     }
 }
 
-fn gates(config: &Config) -> Result<GateFile> {
+/// The gates of the configured file.
+pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     let Some(file) = &config.raw.gates_file else { return Ok(GateFile::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     GateFile::parse(&text).map_err(|problems| all(file, &problems))

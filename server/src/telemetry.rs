@@ -1,28 +1,33 @@
-//! The metrics of decisions, models, deliveries and the process itself; no other file of this crate names one.
+//! The metrics of decisions, models, deliveries, upkeep and the process itself; no other file of this crate names one.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
+use kiro_log::SpillLog;
 use kiro_models::RiskModel;
 use kiro_ports::PortError;
-use kiro_schemas::Tenant;
 use kiro_schemas::gate::{GateDecision, Status, Verdict};
 use kiro_schemas::names::{MOST_NAMES, OTHER, top};
 use kiro_schemas::risk::RiskAssessment;
+use kiro_schemas::{Micros, Tenant};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{debug, info, warn};
 
+mod certificates;
 mod models;
 mod process;
+mod upkeep;
+mod spill;
 mod watched;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use upkeep::Trash;
 pub(crate) use watched::Watched;
 
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -45,6 +50,8 @@ struct Metrics {
     deliveries: IntCounterVec,
     pending: IntGauge,
     models: models::Gauges,
+    upkeep: upkeep::Metrics,
+    certificates: certificates::Gauges,
     /// The gates with series of their own.
     gates: OnceLock<BTreeSet<String>>,
 }
@@ -83,9 +90,9 @@ impl Delivered {
 
 impl Telemetry {
     /// Makes the metrics and registers them.
-    pub(crate) fn register(registry: &Registry) -> Result<Self> {
+    pub(crate) fn register(registry: &Registry, spill: Option<Arc<SpillLog>>) -> Result<Self> {
         let metrics = Metrics::new()?;
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(metrics.assessments.clone()),
             Box::new(metrics.scores.clone()),
             Box::new(metrics.assess_seconds.clone()),
@@ -96,9 +103,12 @@ impl Telemetry {
             Box::new(metrics.deliveries.clone()),
             Box::new(metrics.pending.clone()),
             Box::new(process::ProcessMetrics::new()?),
+            Box::new(spill::SpillMetrics::new(spill)?),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))?;
         metrics.models.register(registry)?;
+        metrics.upkeep.register(registry)?;
+        metrics.certificates.register(registry)?;
         Ok(Self(Arc::new(metrics)))
     }
 
@@ -158,6 +168,16 @@ impl Telemetry {
         info!(%tenant, version = model.version(), served = ?model.served(), "model served");
     }
 
+    /// A door shows a certificate from now on.
+    pub(crate) fn certificate(&self, door: &str, expires_at: Micros) {
+        self.0.certificates.served(door, expires_at);
+    }
+
+    /// The files of a door hold what it does not show.
+    pub(crate) fn certificate_refused(&self, door: &str) {
+        self.0.certificates.refused(door);
+    }
+
     /// Deliveries that wait.
     pub(crate) fn pending(&self, deliveries: u64) {
         self.0.pending.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
@@ -213,6 +233,8 @@ impl Metrics {
             )?,
             pending: IntGauge::new("kiro_outbox_pending", "Deliveries that wait.")?,
             models: models::Gauges::new()?,
+            upkeep: upkeep::Metrics::new()?,
+            certificates: certificates::Gauges::new()?,
             gates: OnceLock::new(),
         };
         for outcome in Delivered::ALL {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::http::{self, Reply};
 use crate::kafka::Broker;
 use crate::server::{Answer, OPEN, Server, directory, free_port, program, wait_for};
+use crate::tls::authority::Authority;
 
 /// Runs a server that must end by itself, unwell, and returns what it said.
 pub(crate) fn refused_start(mut command: Command) -> Result<Answer> {
@@ -35,6 +36,22 @@ fn server(launcher: &[&str], dir: &Path, config: &str, data: &Path) -> Result<Co
     command.current_dir(dir).args(["up", "--http", &format!("127.0.0.1:{}", free_port()?), "--pg", &format!("127.0.0.1:{}", free_port()?)]);
     command.arg("--data-dir").arg(data);
     Ok(command)
+}
+
+/// A server on a small disk that it alone sees, and how others reach that disk.
+pub(crate) fn on_a_small_disk(test: &str, config: &str, size: &str) -> Result<(Server, PathBuf)> {
+    let mut server = Server::prepare(test, config)?;
+    let data = server.data();
+    std::fs::create_dir_all(&data)?;
+    // Who is not root makes it in a user namespace of its own.
+    let script = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && exec \"$@\"");
+    let is_root = without_overrides()?.len() > 1;
+    let mut launcher = Command::new("unshare");
+    launcher.arg(if is_root { "-m" } else { "-rm" }).args(["sh", "-c", &script]).arg(&data);
+    server.spawn_by(launcher)?;
+    server.ready(30)?;
+    let disk = PathBuf::from(format!("/proc/{}/root{}", server.id()?, data.display()));
+    Ok((server, disk))
 }
 
 /// Root may write anywhere: it gives up that right first.
@@ -86,8 +103,10 @@ fn a_bad_certificate_is_refused() -> Result<()> {
     let (empty, noise) = (dir.join("empty.pem"), dir.join("noise.pem"));
     std::fs::write(&empty, "")?;
     std::fs::write(&noise, "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n")?;
+    let expired = Authority::new(&dir, "authority")?.certify("expired", -1)?;
     for door in ["http", "pg"] {
         for (certificate, key, words) in [
+            (&expired.certificate, &expired.key, "has expired"),
             (&empty, &our_key, "holds no certificate"),
             (&ours, &empty, "holds no private key"),
             (&ours, &other_key, "do not make a certificate"),
@@ -161,6 +180,8 @@ fn a_broker_that_is_away_is_waited_for() -> Result<()> {
     ensure!(away.body.contains("the log does not answer"), "{away:?}");
     let refused = post(server.http, 10..20)?;
     ensure!(refused.status == 503, "{refused:?}");
+    let risk = http::must(server.http, "POST /api/v1/risk", &[], br#"{"source": "https://ci.example/bad"}"#)?;
+    ensure!(risk.status == 503 && risk.body.contains("it cannot be recorded, so it is not done"), "{risk:?}");
     ensure!(server.rows("SELECT count(*) AS n FROM pipeline_runs")?[0]["n"] == 10, "what is in the lake cannot be asked any more");
 
     let _broker = Broker::start_at(port, &kept)?;
@@ -172,18 +193,8 @@ fn a_broker_that_is_away_is_waited_for() -> Result<()> {
 
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() -> Result<()> {
-    let mut server = Server::prepare("no_space", OPEN)?;
-    let data = server.data();
-    std::fs::create_dir_all(&data)?;
-    // A small disk that only this server sees; who is not root makes it in a user namespace of its own.
-    let script = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
-    let is_root = without_overrides()?.len() > 1;
-    let mut launcher = Command::new("unshare");
-    launcher.arg(if is_root { "-m" } else { "-rm" }).args(["sh", "-c", script]).arg(&data);
-    server.spawn_by(launcher)?;
-    server.ready(30)?;
+    let (server, disk) = on_a_small_disk("no_space", OPEN, "24m")?;
     ensure!(post(server.http, 0..100)?.status == 202, "not taken while there is room");
-    let disk = PathBuf::from(format!("/proc/{}/root{}", server.id()?, data.display()));
     fill(&disk.join("filler"))?;
     let mut taken = 100;
     let full = wait_for("the disk to be full", 30, || {
@@ -205,7 +216,7 @@ fn a_full_disk_refuses_and_loses_nothing() -> Result<()> {
 }
 
 /// Takes all the room that there is.
-fn fill(file: &Path) -> Result<()> {
+pub(crate) fn fill(file: &Path) -> Result<()> {
     use std::io::Write as _;
     let mut filler = std::fs::File::create(file).with_context(|| format!("cannot fill {}", file.display()))?;
     for size in [1 << 20, 4096] {

@@ -217,3 +217,48 @@ fn kafka_carries_the_same_history() -> Result<()> {
     }
     Ok(())
 }
+
+const RUN_COLUMNS: &str = "run_id, outcome, started_at, finished_at, duration_ms, attributes";
+
+/// The runs as the lines of psql, whatever is asked of it before.
+fn by_psql(server: &Server, settings: &str, sql: &str) -> Result<String> {
+    let output = std::process::Command::new("psql")
+        .args(["-X", "-w", "-A", "-t", "-q", "-h", "127.0.0.1", "-p", &server.pg.to_string(), "-U", "loopback", "-d", "kirolinter"])
+        .args(["-c", settings, "-c", sql])
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What was answered at a time is what is answered as of that time, by each door, while subjects end and are corrected.
+#[test]
+fn as_of_a_time_each_door_answers_what_was_answered_then() -> Result<()> {
+    let server = Server::start("as_of", OPEN)?;
+    let event = |transition: &str, id: &str, minute: u32, rest: &str| {
+        format!(
+            r#"{{"subject":"pipeline_run","transition":"{transition}","source":"https://ci/a","subject_id":"{id}","time":"2026-11-23T09:{minute:02}:00Z"{rest}}}"#
+        )
+    };
+    let rounds = [
+        vec![event("started", "1", 10, r#","fields":{"pipeline":"ci"},"attributes":{"team":"a"}"#), event("queued", "2", 11, "")],
+        vec![event("finished", "1", 20, r#","fields":{"outcome":"failure"}"#), event("started", "2", 12, "")],
+        vec![event("finished", "1", 21, r#","fields":{"outcome":"success"},"attributes":{"team":"b","tier":"1"}"#)],
+        vec![event("finished", "2", 30, r#","fields":{"outcome":"success"}"#), event("started", "3", 31, "")],
+    ];
+    let sql = format!("SELECT {RUN_COLUMNS} FROM pipeline_runs ORDER BY run_id");
+    let mut then = Vec::new();
+    for (at, lines) in rounds.iter().enumerate() {
+        server.send(&format!("round{at}.ndjson"), "application/x-ndjson", &lines.join("\n"))?;
+        let newest = server.rows("SELECT max(recorded_at) AS t FROM pipeline_runs_events")?;
+        let time = newest[0]["t"].as_str().context("a time")?.to_owned();
+        then.push((time, server.rows(&sql)?, by_psql(&server, "RESET kirolinter.as_of", &sql)?));
+    }
+    for (time, rows, lines) in &then {
+        let by_http = server.must(&["query", &sql, "--as-of", time])?;
+        ensure!(by_http["rows"].as_array() == Some(rows), "as of {time} the client tells {by_http}, not {rows:?}");
+        let told = by_psql(&server, &format!("SET kirolinter.as_of = '{time}'"), &sql)?;
+        ensure!(&told == lines, "as of {time} psql tells {told}, not {lines}");
+    }
+    ensure!(then[0].1 != then[3].1, "nothing changed");
+    Ok(())
+}

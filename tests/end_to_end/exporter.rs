@@ -11,20 +11,23 @@ use serde_json::Value;
 
 use crate::http;
 use crate::server::{OPEN, Server, wait_for};
+use crate::tls::authority::Authority;
 use board::Board;
 use prometheus::{Prometheus, promtool, shipped};
 
 /// What one process may export.
 const MOST_SERIES: usize = 20_000;
 
-/// Starts a server that has gates, and a webhook that can bring what cannot be decoded.
+/// Starts a server that has gates, a certificate, and a webhook that can bring what cannot be decoded.
 fn server(test: &str, more: &str) -> Result<Server> {
     let mut server = Server::prepare(test, "")?;
     for (name, text) in [("gates.yaml", feed::GATES), ("secret", feed::SECRET)] {
         std::fs::write(server.dir.join(name), text)?;
     }
+    let certificate = Authority::new(&server.dir.join("pki"), "authority")?.certify("door", 2)?.yaml();
     let dir = server.dir.display();
-    let config = format!("{OPEN}{more}gates_file: {dir}/gates.yaml\nsources: {{github: {{secret_file: {dir}/secret}}}}\n");
+    let config =
+        format!("{OPEN}{more}gates_file: {dir}/gates.yaml\nsources: {{github: {{secret_file: {dir}/secret}}}}\npg: {{{certificate}}}\n");
     std::fs::write(server.dir.join("kirolinter.yaml"), config)?;
     server.up()?;
     Ok(server)

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -15,35 +15,83 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
+use crate::server::wait_for;
+
 /// A record: its headers and its value.
 pub(crate) type Record = (Vec<(String, String)>, String);
 
-/// A broker; it ends with what holds it.
+/// A broker, or three; they end with what holds them.
 #[derive(Debug)]
 pub(crate) struct Broker {
     script: Child,
     stdin: Option<ChildStdin>,
+    /// What they keep, if it is to outlive them.
+    dir: Option<PathBuf>,
+    /// `host:port`, separated by commas.
     pub(crate) address: String,
 }
 
 impl Broker {
     /// Starts a broker at a port of its own.
     pub(crate) fn start() -> Result<Self> {
-        Self::spawn(&mut Command::new("bash"))
+        Self::spawn(&mut Command::new("bash"), None)
     }
 
     /// Starts a broker at a port, with what it kept in a directory.
     pub(crate) fn start_at(port: u16, dir: &Path) -> Result<Self> {
-        Self::spawn(Command::new("bash").env("KAFKA_PORT", port.to_string()).env("KAFKA_DIR", dir))
+        Self::spawn(Command::new("bash").env("KAFKA_PORT", port.to_string()).env("KAFKA_DIR", dir), Some(dir))
     }
 
-    fn spawn(bash: &mut Command) -> Result<Self> {
+    /// Starts three brokers that keep each record twice at least.
+    pub(crate) fn start_three(dir: &Path) -> Result<Self> {
+        Self::spawn(Command::new("bash").env("KAFKA_NODES", "3").env("KAFKA_DIR", dir), Some(dir))
+    }
+
+    fn spawn(bash: &mut Command, dir: Option<&Path>) -> Result<Self> {
         let script = kiro_tests::root().join("scripts/kafka.sh");
         let mut script = bash.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut address = String::new();
         BufReader::new(script.stdout.take().context("no output")?).read_line(&mut address)?;
         ensure!(!address.trim().is_empty(), "scripts/kafka.sh could not start a broker; its stderr says why");
-        Ok(Self { stdin: script.stdin.take(), script, address: address.trim().to_owned() })
+        let dir = dir.map(Path::to_owned);
+        Ok(Self { stdin: script.stdin.take(), script, dir, address: address.trim().to_owned() })
+    }
+
+    /// The id of a broker's process; they are numbered from 1.
+    fn id(&self, node: i32) -> Result<String> {
+        let dir = self.dir.as_ref().context("the broker keeps nothing")?;
+        Ok(std::fs::read_to_string(dir.join(node.to_string()).join("pid"))?.trim().to_owned())
+    }
+
+    /// Sends a broker a signal.
+    fn send_signal(&self, node: i32, name: &str) -> Result<bool> {
+        let command = format!("kill -{name} {} 2>/dev/null", self.id(node)?);
+        Ok(Command::new("sh").args(["-c", &command]).status()?.success())
+    }
+
+    /// Sends the only broker a signal, such as `STOP`: it does nothing until `CONT`, and does not know.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        ensure!(self.send_signal(1, name)?, "the broker was not sent {name}");
+        Ok(())
+    }
+
+    /// Kills one of three as a power cut would, as far as the others can see.
+    pub(crate) fn kill_one(&self, node: i32) -> Result<()> {
+        ensure!(self.send_signal(node, "KILL")?, "broker {node} was not killed");
+        wait_for("the broker to end", 10, || Ok((!self.send_signal(node, "0")?).then_some(())))
+    }
+
+    /// How many of three run.
+    pub(crate) fn alive(&self) -> Result<usize> {
+        (1..=3).map(|node| self.send_signal(node, "0")).try_fold(0, |sum, lives| Ok(sum + usize::from(lives?)))
+    }
+
+    /// The leader and the number of replicas of each partition of a topic.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Vec<(i32, usize)>> {
+        let client: BaseProducer = self.client().create()?;
+        let metadata = client.client().fetch_metadata(Some(topic), Duration::from_secs(10))?;
+        let found = metadata.topics().first().context("no such topic")?;
+        Ok(found.partitions().iter().map(|partition| (partition.leader(), partition.replicas().len())).collect())
     }
 
     /// One broker for all tests that run at the same time; it ends with the last of them.

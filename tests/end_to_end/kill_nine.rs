@@ -9,17 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::kafka::Broker;
-use crate::server::{Answer, Dice, OPEN, Server, request, wait_for};
+use crate::server::{Answer, Dice, OPEN, Server, request, soak_minutes, wait_for};
 
 const KILLS: usize = 10;
 const SENDERS: usize = 3;
 const EVENTS_A_POST: usize = 4;
-
-/// Minutes to go on for, if the long run is asked for.
-fn soak_minutes() -> Result<Option<u32>> {
-    let Some(text) = std::env::var_os("SOAK_MINUTES") else { return Ok(None) };
-    Ok(Some(text.to_string_lossy().parse().context("SOAK_MINUTES is no whole number")?))
-}
 
 /// Posts numbered events one after the other and keeps the numbers that were acknowledged.
 #[derive(Debug, Default)]

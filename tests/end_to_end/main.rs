@@ -1,20 +1,27 @@
 //! The product end to end: the real `kirolinterd` and `kirolinter` as processes, on directories and ports of their own.
 
 mod answers;
+mod audit;
+mod backfill;
+mod backup;
 mod bad_input;
 mod bad_start;
 mod commands;
+mod doctor;
+mod documents;
 mod doors;
 mod exporter;
 mod faults;
 mod folds;
 mod gates;
 mod github;
+mod golden;
 mod history;
 mod http;
 mod imports;
 mod kafka;
 mod kill_nine;
+mod outage;
 mod outbox;
 mod process;
 mod restart;
@@ -22,3 +29,4 @@ mod roles;
 mod s3;
 mod server;
 mod tenants;
+mod tls;

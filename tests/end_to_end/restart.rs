@@ -70,3 +70,22 @@ fn answers_outlive_a_restart() -> Result<()> {
     }
     Ok(())
 }
+
+/// A new control store counts the epochs of its leases from 1, and the tables have seen more of them.
+#[test]
+fn a_lost_control_store_keeps_nobody_from_starting() -> Result<()> {
+    let mut server = Server::start("lost_control", OPEN)?;
+    for _ in 0..2 {
+        server.stop()?;
+        server.up()?;
+    }
+    server.stop()?;
+    std::fs::remove_file(server.data().join("control.sqlite"))?;
+    server.up()?;
+    let lines: Vec<String> = runs().iter().flat_map(native).collect();
+    server.send("events.ndjson", "application/x-ndjson", &lines.join("\n"))?;
+    server.stop()?;
+    server.up()?;
+    ensure!(server.rows("SELECT count(*) AS n FROM pipeline_runs")?[0]["n"] == RUNS, "what the folds derive is not written");
+    server.stop()
+}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::http;
 use crate::kafka::Broker;
 use crate::process::{Postgres, Process};
-use crate::server::{Answer, directory, program, wait_for};
+use crate::server::{Answer, directory, free_port, program, wait_for};
 
 const ROLES: [&str; 5] = ["serve", "ingest", "process", "orchestrate", "maintain"];
 const TOPIC: &str = "roles.events";
@@ -261,4 +261,52 @@ fn five_roles_are_one_product_and_an_owner_that_is_killed_is_followed() -> Resul
         process.stop()?;
     }
     check_files(&dir.join("data/lake"), all)
+}
+
+/// Decides gates, and waits until the table has all of their audit rows.
+fn decide(serve: u16, count: usize, sum: &mut usize) -> Result<()> {
+    for _ in 0..count {
+        let body = json!({"gate": "always"}).to_string();
+        let reply = http::must(serve, "POST /api/v1/gates/evaluate", &[("content-type", "application/json")], body.as_bytes())?;
+        ensure!(reply.status == 200, "{reply:?}");
+    }
+    *sum += count;
+    wait_for("audit rows in files", 60, || {
+        let rows = rows(serve, "SELECT count(_chain) AS n FROM audit_log")?;
+        Ok((rows[0]["n"] == *sum).then_some(()))
+    })
+}
+
+#[test]
+fn members_of_ingest_hand_the_audit_log_over() -> Result<()> {
+    let (broker, postgres, dir) = (Broker::shared()?, Postgres::start()?, directory("roles_audit")?);
+    configure(&dir, &broker, &postgres, free_port()?)?;
+    let config = std::fs::read_to_string(dir.join("kirolinter.yaml"))?;
+    std::fs::write(dir.join("kirolinter.yaml"), config.replace(TOPIC, "roles.audit"))?;
+    let mut first = Process::start(&dir, "ingest", 0)?;
+    let mut serve = Process::start(&dir, "serve", 0)?;
+    first.wait_ready()?;
+    serve.wait_ready()?;
+    let mut sum = 0;
+    decide(serve.http, 8, &mut sum)?;
+    let mut second = Process::start(&dir, "ingest", 1)?;
+    second.wait_ready()?;
+    decide(serve.http, 8, &mut sum)?;
+    first.kill()?;
+    decide(serve.http, 8, &mut sum)?;
+    let mut third = Process::start(&dir, "ingest", 2)?;
+    third.wait_ready()?;
+    decide(serve.http, 8, &mut sum)?;
+    second.stop()?;
+    decide(serve.http, 8, &mut sum)?;
+    let report = http::must(serve.http, "GET /api/v1/audit/verify", &[], b"")?.json()?;
+    let partitions = report["partitions"].as_array().map_or(0, Vec::len);
+    ensure!(report["is_whole"] == true && report["rows"] == sum && partitions > 1, "{report}");
+    third.stop()?;
+    serve.stop()?;
+    let mut doctor = Command::new(program("kirolinterd")?);
+    doctor.current_dir(&dir).args(["doctor", "--role", "ingest", "--config", "kirolinter.yaml", "--data-dir", "data", "--deep"]);
+    let told = Answer::of(doctor.args(["--format", "json"]).output()?)?;
+    ensure!(told.code == Some(0) && told.json()?["looked_at"]["audit rows"] == sum, "{told:?}");
+    Ok(())
 }

@@ -28,6 +28,12 @@ pub(crate) fn wait_for<T>(what: &str, seconds: u32, mut look: impl FnMut() -> Re
     bail!("waited {seconds} s for {what}")
 }
 
+/// Minutes to go on for, if the long run is asked for.
+pub(crate) fn soak_minutes() -> Result<Option<u32>> {
+    let Some(text) = std::env::var_os("SOAK_MINUTES") else { return Ok(None) };
+    Ok(Some(text.to_string_lossy().parse().context("SOAK_MINUTES is no whole number")?))
+}
+
 /// A program of the product, which lies beside the tests.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;

@@ -48,3 +48,22 @@ fn named_make_targets_exist() {
         }
     }
 }
+
+/// The runbook tells of everything that asks for a person: each finding of the doctor and each alert has a heading of its own.
+#[test]
+fn the_runbook_knows_every_finding_and_alert() {
+    let root = kiro_tests::root();
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("a readable file");
+    let runbook = read("docs/operations.md");
+    let headings: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let is_check = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_');
+    let checks = read("server/src/doctor/checks.rs");
+    let mut named: BTreeSet<&str> = checks.split('"').skip(1).step_by(2).filter(is_check).collect();
+    let rules = read("deploy/prometheus/kirolinter.rules.yml");
+    named.extend(rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")));
+    assert!(named.len() > 30, "only {} were found", named.len());
+    let missing: Vec<_> = named.difference(&headings).collect();
+    assert!(missing.is_empty(), "docs/operations.md has no heading for {missing:?}");
+    let stale: Vec<_> = headings.difference(&named).collect();
+    assert!(stale.is_empty(), "docs/operations.md tells of what is not there: {stale:?}");
+}

@@ -124,6 +124,22 @@ pub enum Error {
         /// The broker's code.
         code: RDKafkaErrorCode,
     },
+    /// The log does not answer, and no more may be spilled.
+    #[error("cannot take more: the log does not answer, and {path} may hold {limit} bytes until it does; try again later")]
+    SpillFull {
+        /// The folder of the spill.
+        path: PathBuf,
+        /// The bytes that it may hold.
+        limit: u64,
+    },
+    /// The log does not answer, and what was to be spilled could not be.
+    #[error("cannot spill to {path} while the log does not answer: {reason}")]
+    NotSpilled {
+        /// The folder of the spill.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -209,14 +225,19 @@ impl Fault for Error {
             Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::Segment { source, .. } => kind_of_segment(source),
             Self::Corrupt { .. } => FaultKind::Internal,
-            Self::Closed { .. } | Self::Unreachable { .. } => FaultKind::Unavailable,
+            Self::Closed { .. } | Self::Unreachable { .. } | Self::SpillFull { .. } | Self::NotSpilled { .. } => FaultKind::Unavailable,
             Self::Refused { code, .. } => kind_of_code(*code),
         }
     }
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Io { .. } | Self::Segment { .. } | Self::Unreachable { .. } | Self::Refused { .. } => Blame::External,
+            Self::Io { .. }
+            | Self::Segment { .. }
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::SpillFull { .. }
+            | Self::NotSpilled { .. } => Blame::External,
             Self::Corrupt { .. } | Self::Closed { .. } => Blame::Ours,
             _ => Blame::Caller,
         }
@@ -237,6 +258,8 @@ impl Fault for Error {
             Self::Settings { .. } => "KIR-0111",
             Self::Unreachable { .. } => "KIR-0112",
             Self::Refused { .. } => "KIR-0113",
+            Self::SpillFull { .. } => "KIR-0114",
+            Self::NotSpilled { .. } => "KIR-0115",
         }
     }
 }

@@ -13,6 +13,8 @@ use super::table::Side;
 
 #[derive(Debug)]
 pub(super) struct Start {
+    /// The topics that are assigned, all at once.
+    pub(super) topics: Vec<String>,
     pub(super) shared: Arc<Shared>,
     /// Asked again at each assignment: another process may have moved the tables.
     pub(super) source: Arc<dyn TableSource>,
@@ -50,7 +52,7 @@ impl Assignment for Start {
     fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>> {
         self.reload();
         let mut inner = self.shared.lock();
-        inner.is_assigned = true;
+        inner.assigned(&self.topics);
         let contained = inner.contained();
         let mut starts = Vec::with_capacity(partitions.len());
         for at in partitions {

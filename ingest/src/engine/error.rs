@@ -41,6 +41,14 @@ pub enum EngineError {
         /// The epoch of the other; 0 when it is not known.
         epoch: i64,
     },
+    /// What was committed to a table is not seen yet by those who read it.
+    #[error("cannot see yet what was committed to {table} under {app}")]
+    Behind {
+        /// The table.
+        table: &'static str,
+        /// The application that committed.
+        app: String,
+    },
     /// The thread of the folds, or a committer, panicked.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -65,7 +73,7 @@ impl Fault for EngineError {
             Self::Port { source, .. } => source.kind,
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => FaultKind::Internal,
             Self::Fenced { .. } => FaultKind::Conflict,
-            Self::Thread(_) | Self::Quarantine(_) => FaultKind::Unavailable,
+            Self::Thread(_) | Self::Quarantine(_) | Self::Behind { .. } => FaultKind::Unavailable,
         }
     }
 
@@ -73,7 +81,7 @@ impl Fault for EngineError {
         match self {
             Self::Port { source, .. } => source.blame(),
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => Blame::Ours,
-            Self::Thread(_) | Self::Quarantine(_) | Self::Fenced { .. } => Blame::External,
+            Self::Thread(_) | Self::Quarantine(_) | Self::Fenced { .. } | Self::Behind { .. } => Blame::External,
         }
     }
 
@@ -86,6 +94,7 @@ impl Fault for EngineError {
             Self::Ended(_) => "KIR-0225",
             Self::Quarantine(_) => "KIR-0226",
             Self::Fenced { .. } => "KIR-0227",
+            Self::Behind { .. } => "KIR-0228",
         }
     }
 }

@@ -8,6 +8,7 @@ use kiro_schemas::{Micros, TopicPartition};
 use kiro_tables::{Table, TableShape};
 
 use super::batches;
+use super::letters::Letters;
 use super::window::Key;
 use super::worker::Worker;
 use super::{EngineError, EngineResult};
@@ -47,10 +48,10 @@ impl Worker {
             }
         }
         if let Some(letters) = Table::find(OWN[0]) {
-            let mut rows = self.stream(letters, &SEEDED[3..]).await?;
-            while let Some(batch) = rows.try_next().await.map_err(EngineError::port("read a table"))? {
-                self.mark(&batch);
-            }
+            let letters: Vec<RecordBatch> =
+                self.stream(letters, &[]).await?.try_collect().await.map_err(EngineError::port("read a table"))?;
+            letters.iter().for_each(|batch| self.mark(batch));
+            self.letters = Letters::of(&letters);
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);
         let old = seeds.len().saturating_sub(self.config.dedupe_window);

@@ -7,11 +7,6 @@ pub(super) use super::tests::time::{Instant, sleep};
 #[cfg(not(test))]
 pub(super) use tokio::time::{Instant, sleep};
 
-/// What comes within the time; `None` when it did not come.
-pub(super) async fn timeout<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
-    tokio::select! { biased; value = what => Some(value), () = sleep(limit) => None }
-}
-
 /// Ticks at least this far apart; late ticks are not made up for.
 #[derive(Debug)]
 pub(super) struct Ticker {

@@ -14,13 +14,12 @@ use tracing::{info, warn};
 
 use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
+use super::lane::{Lane, Queues, lanes};
 use super::pace::Instant;
+use super::seal::Seal;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
 use super::{EngineConfig, EngineError, EnginePorts, EngineResult};
-
-/// Batches between consumer and folds: enough that neither waits for the other, few enough to stay small beside the tail.
-const QUEUE: usize = 4;
 
 /// How often it is looked where the log ends; and until it was reached once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -51,7 +50,7 @@ impl EngineService {
     pub(super) async fn run_with<F>(
         self,
         cancel: CancellationToken,
-        folds: impl FnOnce(Worker, mpsc::Receiver<Command>) -> EngineResult<F>,
+        folds: impl FnOnce(Worker, Queues) -> EngineResult<F>,
     ) -> EngineResult<()>
     where
         F: Future<Output = EngineResult<()>>,
@@ -60,17 +59,16 @@ impl EngineService {
         let (log, source) = (Arc::clone(&self.ports.log), Arc::clone(&self.ports.source));
         let stop_commits = CancellationToken::new();
         let mut committers = self.spawn_committers(&stop_commits);
-        let (commands, queue) = mpsc::channel(QUEUE);
-        let folds = folds(Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone()), queue)?;
-        info!(topics = ?config.topics, "engine started");
-        let (lost, fenced) = (shared.lost.clone(), shared.lost.clone());
-        let mut consumer = Consumer { shared, config, log, commands, looked_at: None };
-        let reading = async move {
-            // It ends when it is told to, or when the folds have hung up; that it is dropped then ends the folds.
-            tokio::select! { biased; () = lost.cancelled() => {} () = consumer.run(source, &cancel) => {} }
-            drop(consumer);
+        let (live, history, queues) = lanes();
+        let folds = folds(Worker::new(Arc::clone(&shared), self.config, self.ports, cancel.clone()), queues)?;
+        info!(topics = ?config.topics, history = ?config.history, "engine started");
+        let lost = shared.lost.clone();
+        let reading = |lane, commands| {
+            let consumer =
+                Consumer { lane, shared: Arc::clone(&shared), config: config.clone(), log: Arc::clone(&log), commands, looked_at: None };
+            consumer.read(Arc::clone(&source), cancel.clone(), lost.clone())
         };
-        let ((), outcome) = tokio::join!(reading, folds);
+        let ((), (), outcome) = tokio::join!(reading(Lane::Live, live), reading(Lane::History, history), folds);
         stop_commits.cancel();
         let mut is_whole = true;
         while let Some(ended) = committers.join_next().await {
@@ -78,7 +76,7 @@ impl EngineService {
         }
         info!("engine stopped");
         outcome?;
-        if fenced.is_cancelled() {
+        if lost.is_cancelled() {
             return Err(EngineError::Fenced { table: "the tables of the folds", epoch: 0 });
         }
         if is_whole { Ok(()) } else { Err(EngineError::Ended("a committer")) }
@@ -95,26 +93,29 @@ impl EngineService {
                 clock: Arc::clone(&self.ports.clock),
                 index,
                 table,
+                seal: Seal::of(table, &self.ports.anchors, &self.ports.clock),
                 stop: stop.clone(),
             };
             tasks.spawn(committer.run(self.config.commit_interval, self.config.idle_commit_interval));
         }
         let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.ports.source));
-        tasks.spawn(follow(shared, source, self.config.commit_interval, stop.clone()));
+        let pace = (self.config.commit_interval, self.config.idle_commit_interval);
+        tasks.spawn(follow(shared, source, pace, stop.clone()));
         tasks
     }
 }
 
 /// Folds work for longer than an asynchronous thread may be held up.
-fn on_a_thread(worker: Worker, queue: mpsc::Receiver<Command>) -> EngineResult<impl Future<Output = EngineResult<()>>> {
+fn on_a_thread(worker: Worker, queues: Queues) -> EngineResult<impl Future<Output = EngineResult<()>>> {
     let (ended, end) = oneshot::channel();
     let runtime = Handle::current();
-    let work = move || drop(ended.send(runtime.block_on(worker.run(queue))));
+    let work = move || drop(ended.send(runtime.block_on(worker.run(queues))));
     std::thread::Builder::new().name("kiro-folds".to_owned()).spawn(work).map_err(EngineError::Thread)?;
     Ok(async { end.await.unwrap_or(Err(EngineError::Ended("the thread of the folds"))) })
 }
 
 struct Consumer {
+    lane: Lane,
     shared: Arc<Shared>,
     config: EngineConfig,
     log: Arc<dyn EventLog>,
@@ -123,6 +124,14 @@ struct Consumer {
 }
 
 impl Consumer {
+    /// Reads its lane until it is told to end, or until the folds have hung up; that it is dropped then ends the folds.
+    async fn read(mut self, source: Arc<dyn TableSource>, cancel: CancellationToken, lost: CancellationToken) {
+        if self.lane.topics(&self.config).is_empty() {
+            return;
+        }
+        tokio::select! { biased; () = lost.cancelled() => {} () = self.run(source, &cancel) => {} }
+    }
+
     /// Consumes; anew whenever somebody else moved a partition of ours, from where the tables stand then.
     async fn run(&mut self, source: Arc<dyn TableSource>, cancel: &CancellationToken) {
         let mut fences = Pauses::default();
@@ -168,7 +177,7 @@ impl Consumer {
                     warn!(%error, "offsets were not reported to the log");
                 }
             }
-            if let Some(owned) = self.shared.fenced() {
+            if let Some(owned) = self.shared.fenced(&self.lane.topics(&self.config)) {
                 return Some(owned);
             }
         }
@@ -177,9 +186,10 @@ impl Consumer {
 
     async fn begin(&self, source: &Arc<dyn TableSource>, cancel: &CancellationToken) -> Option<Box<dyn LogConsumer>> {
         let mut pauses = Pauses::default();
-        let start = Arc::new(Start { shared: Arc::clone(&self.shared), source: Arc::clone(source), runtime: Handle::current() });
-        let (topics, group) = (self.config.topics.clone(), self.config.group.clone());
-        let subscription = Subscription { topics, group, max_batch_bytes: self.config.batch_bytes };
+        let (topics, group) = (self.lane.topics(&self.config), self.lane.group(&self.config));
+        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(source));
+        let start = Arc::new(Start { topics: topics.clone(), shared, source, runtime: Handle::current() });
+        let subscription = Subscription { topics, group, max_batch_bytes: self.lane.batch_bytes(&self.config) };
         loop {
             match self.log.consume(subscription.clone(), start.clone()).await {
                 Ok(consumer) => return Some(consumer),
@@ -193,7 +203,7 @@ impl Consumer {
     }
 
     async fn next(&self, consumer: &mut dyn LogConsumer) -> Result<Poll, PortError> {
-        self.shared.has_room().await;
+        self.shared.has_room(self.lane.tail_bytes(&self.config)).await;
         consumer.poll().await
     }
 
@@ -212,11 +222,12 @@ impl Consumer {
         {
             return false;
         }
-        let every = match (self.shared.is_ready.load(Ordering::Acquire), is_idle) {
-            (true, _) => LOOK_EVERY,
+        let is_awaited = self.lane == Lane::Live && !self.shared.is_ready.load(Ordering::Acquire);
+        let every = match (is_awaited, is_idle) {
+            (false, _) => LOOK_EVERY,
             // Who waits for it to be ready waits no longer than it takes, however busy the log is.
-            (false, false) => LOOK_SOON,
-            (false, true) => Duration::ZERO,
+            (true, false) => LOOK_SOON,
+            (true, true) => Duration::ZERO,
         };
         if self.looked_at.is_none_or(|at| at.elapsed() >= every) {
             self.look().await;
@@ -233,7 +244,7 @@ impl Consumer {
     /// Looks where the log ends.
     async fn look(&self) {
         let mut is_level = self.shared.is_loaded();
-        for topic in &self.config.topics {
+        for topic in &self.lane.topics(&self.config) {
             match self.log.watermarks(topic).await {
                 Ok(marks) => {
                     let mut inner = self.shared.lock();
@@ -255,7 +266,7 @@ impl Consumer {
         }
         let inner = self.shared.lock();
         self.shared.telemetry.stopped(inner.partitions.values().filter(|p| p.stopped.is_some()).count());
-        if is_level && inner.is_assigned {
+        if self.lane == Lane::Live && is_level && !self.config.topics.iter().any(|topic| inner.is_awaited(topic)) {
             self.shared.is_ready.store(true, Ordering::Release);
         }
     }

@@ -1,6 +1,6 @@
 //! What consumer, folds, committers and handles share: the tail, and the view that is made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TailBatch, View};
 use kiro_schemas::{OffsetVector, TopicPartition, invariant};
 use kiro_tables::{Table, TableName, TableShape};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::table::{Cut, Side, TableState};
@@ -50,7 +50,8 @@ pub(super) struct Inner {
     /// What the rows of the folds in the tail have seen.
     pub(super) emitted: OffsetVector,
     pub(super) partitions: BTreeMap<TopicPartition, Partition>,
-    pub(super) is_assigned: bool,
+    /// Topics whose partitions were not assigned yet.
+    awaited: BTreeSet<String>,
     seq: u64,
 }
 
@@ -59,7 +60,6 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     view: ArcSwap<View>,
     published: watch::Sender<u64>,
-    pub(super) room: Notify,
     /// Cancelled when another process commits what the folds of this one derive.
     pub(super) lost: CancellationToken,
     pub(super) telemetry: Telemetry,
@@ -93,7 +93,7 @@ impl Shared {
             vector: OffsetVector::default(),
             emitted: OffsetVector::default(),
             partitions: BTreeMap::new(),
-            is_assigned: false,
+            awaited: config.topics.iter().chain(&config.history).cloned().collect(),
             seq: 1,
         };
         inner.vector = inner.contained();
@@ -102,7 +102,6 @@ impl Shared {
             inner: Mutex::new(inner),
             view,
             published: watch::Sender::new(0),
-            room: Notify::new(),
             lost: CancellationToken::new(),
             telemetry,
             is_loaded: AtomicBool::new(false),
@@ -136,11 +135,7 @@ impl Shared {
         }
         self.view.store(view);
         self.published.send_modify(|count| *count += 1);
-        let bytes = inner.bytes();
-        self.telemetry.tail(bytes);
-        if bytes < self.tail_limit {
-            self.room.notify_one();
-        }
+        self.telemetry.tail(inner.bytes());
     }
 
     pub(super) fn publish(&self, publication: Publication) {
@@ -155,11 +150,10 @@ impl Shared {
         self.swap(&inner);
     }
 
-    /// Waits until the tail has room.
-    pub(super) async fn has_room(&self) {
-        while self.lock().bytes() >= self.tail_limit {
-            self.room.notified().await;
-        }
+    /// Waits until the tail has room below a limit.
+    pub(super) async fn has_room(&self, limit: usize) {
+        let mut changes = self.changes();
+        while self.lock().bytes() >= limit && changes.changed().await.is_ok() {}
     }
 
     pub(super) fn cut(&self, table: usize) -> Option<Cut> {
@@ -173,11 +167,14 @@ impl Shared {
     }
 
     /// Takes a version that others committed, once all that it contains has been seen here: a view is of one vector. When
-    /// the tail is crowded it is taken in any case, since else there might never be room to get that far.
+    /// the tail is crowded it is taken in any case, since else there might never be room to get that far. Of a table that we
+    /// commit it is taken when only files changed: what our commits add comes with their own snapshots.
     pub(super) fn follow_seen(&self, table: usize, snapshot: Arc<dyn Snapshot>) {
         let is_due = {
             let inner = self.lock();
-            inner.has_seen(table, snapshot.offsets()) || inner.bytes() >= self.tail_limit / 2
+            let state = &inner.tables[table];
+            let is_crowded = || inner.bytes() >= self.tail_limit / 2;
+            if state.commits { state.has_all(snapshot.offsets()) } else { inner.has_seen(table, snapshot.offsets()) || is_crowded() }
         };
         if is_due {
             self.follow(vec![(table, snapshot)]);
@@ -211,11 +208,11 @@ impl Shared {
         self.swap(&inner);
     }
 
-    /// The partitions that are read here, if one of them was moved by somebody else.
-    pub(super) fn fenced(&self) -> Option<Vec<TopicPartition>> {
+    /// The partitions of these topics that are read here, if one of them was moved by somebody else.
+    pub(super) fn fenced(&self, topics: &[String]) -> Option<Vec<TopicPartition>> {
         let inner = self.lock();
-        let owned = inner.partitions.iter().filter(|(_, p)| p.is_owned);
-        inner.partitions.values().any(|p| p.is_owned && p.is_fenced).then(|| owned.map(|(at, _)| at.clone()).collect())
+        let owned = || inner.partitions.iter().filter(|(at, p)| p.is_owned && topics.iter().any(|topic| *topic == *at.topic));
+        owned().any(|(_, p)| p.is_fenced).then(|| owned().map(|(at, _)| at.clone()).collect())
     }
 
     pub(super) fn stop(&self, at: &TopicPartition, reason: &str) {
@@ -278,6 +275,15 @@ impl Inner {
     /// Whether a table has heard of the partition.
     pub(super) fn is_seen(&self, at: &TopicPartition) -> bool {
         self.tables.iter().any(|s| s.side == Side::Events && s.committed.get(at).is_some())
+    }
+
+    pub(super) fn assigned(&mut self, topics: &[String]) {
+        topics.iter().for_each(|topic| drop(self.awaited.take(topic)));
+    }
+
+    /// Whether it is not known yet which partitions of the topic are read here.
+    pub(super) fn is_awaited(&self, topic: &str) -> bool {
+        self.awaited.contains(topic)
     }
 
     pub(super) fn bytes(&self) -> usize {

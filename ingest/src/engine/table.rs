@@ -43,6 +43,14 @@ pub(super) struct Cut {
     seq: u64,
 }
 
+#[cfg(test)]
+impl Cut {
+    /// A cut that no table made.
+    pub(super) const fn of(commit: Commit, moves: Vec<(TopicPartition, i64)>) -> Self {
+        Self { commit, moves, seq: 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct TableState {
     pub(super) table: &'static Table,
@@ -76,12 +84,10 @@ impl Apps {
         if side != Side::Derived {
             return Self { parts: vec![format!("kiro/{cluster}/")], epoch: None };
         }
-        let part = |shard: u32| format!("kiro/{cluster}/fold/v{}/{shard}of{}/", fold.version, fold.shards);
         if commits {
-            let own = part(fold.shard);
-            return Self { epoch: Some((format!("{own}epoch"), fold.epoch)), parts: vec![own] };
+            return Self { epoch: Some((fold.epoch_app(cluster), fold.epoch)), parts: vec![fold.prefix(cluster)] };
         }
-        Self { parts: (0..fold.shards).map(part).collect(), epoch: None }
+        Self { parts: (0..fold.shards).map(|shard| FoldPart { shard, ..fold }.prefix(cluster)).collect(), epoch: None }
     }
 
     fn own(&self) -> &str {
@@ -149,6 +155,13 @@ impl TableState {
     /// What a version of the table contains.
     pub(super) fn contained(&self, offsets: &Offsets) -> OffsetVector {
         self.apps.contained(offsets)
+    }
+
+    /// Whether the snapshot that is shown has all the rows that a version with these offsets has.
+    pub(super) fn has_all(&self, offsets: &Offsets) -> bool {
+        let known = self.snapshot.as_ref().map(|shown| shown.offsets());
+        let is_known = |(app, next): (&String, &i64)| known.is_some_and(|known| known.get(app) == Some(next));
+        offsets.iter().filter(|(app, _)| app.starts_with(self.apps.own())).all(is_known)
     }
 
     /// The application under which rows of gaps are committed, so that none is written twice.

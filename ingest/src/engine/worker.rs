@@ -10,13 +10,14 @@ use bytes::Bytes;
 use kiro_ports::{Clock, EventLog, Folding, Gap, LogBatch, Record, TableSource, TailBatch, header};
 use kiro_schemas::{Event, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Rows, Stamp, Table};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::commit::Pauses;
+use super::lane::{Lane, Next, Queues};
+use super::letters::{self, Letters};
 use super::load::OWN;
-use super::pace::{Instant, sleep, timeout};
+use super::pace::{Instant, sleep};
 use super::quarantine::Quarantine;
 use super::shared::{Publication, Shared};
 use super::table::Side;
@@ -59,12 +60,13 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
+    pub(super) letters: Letters,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
     /// The last record of each partition that the lake tells of: offset and when it was recorded.
     pub(super) marks: BTreeMap<TopicPartition, (i64, Micros)>,
     pub(super) staged: Publication,
     /// The bytes of dead letters whose rows are staged, by their digests.
-    letters: Vec<(String, Bytes)>,
+    unkept: Vec<(String, Bytes)>,
     state: State,
 }
 
@@ -102,38 +104,50 @@ impl Worker {
             clock: ports.clock,
             stop,
             window,
+            letters: Letters::default(),
             known_gaps: HashSet::new(),
             marks: BTreeMap::new(),
             staged: Publication::default(),
-            letters: Vec::new(),
+            unkept: Vec::new(),
             state: State { is_changed: true, ..State::default() },
         }
     }
 
-    /// Works until the consumer hangs up.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> EngineResult<()> {
+    /// Works until the consumer of what happens now hangs up.
+    pub(super) async fn run(mut self, mut queues: Queues) -> EngineResult<()> {
         self.load().await?;
         self.shared.is_loaded.store(true, Ordering::Release);
         let mut released = Instant::now();
         loop {
-            match timeout(self.patience(), commands.recv()).await {
-                Some(Some(command)) => self.handle(command).await?,
-                Some(None) => return self.publish().await,
-                None => {}
+            match queues.next(self.patience()).await {
+                Next::Command(lane, command) => self.work(lane, command, &mut queues).await?,
+                Next::Ended => return self.publish().await,
+                Next::Nothing => {}
             }
             if released.elapsed() >= TICK {
                 self.release()?;
                 released = Instant::now();
             }
             while !self.is_due()
-                && let Ok(command) = commands.try_recv()
+                && let Some((lane, command)) = queues.ready()
             {
-                self.handle(command).await?;
+                self.work(lane, command, &mut queues).await?;
             }
-            if self.is_due() || (commands.is_empty() && self.since() >= self.state.pause) {
+            // What happens now is shown as soon as may be; of history, more is taken first.
+            let is_all = queues.is_empty() || (queues.is_live_empty() && self.state.oldest.is_some());
+            if self.is_due() || (is_all && self.since() >= self.state.pause) {
                 self.publish().await?;
             }
         }
+    }
+
+    async fn work(&mut self, lane: Lane, command: Command, queues: &mut Queues) -> EngineResult<()> {
+        let began = Instant::now();
+        self.handle(command).await?;
+        if lane == Lane::History {
+            queues.rested_after(began.elapsed());
+        }
+        Ok(())
     }
 
     /// Events up to here are due. A clock that is set back does not make what was folded undue.
@@ -234,9 +248,12 @@ impl Worker {
         let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
         let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
+        let is_live = self.config.topics.iter().any(|topic| *topic == *batch.at.topic);
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
-            self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+            if is_live {
+                self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+            }
             self.record(&mut draft, record)?;
         }
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
@@ -307,7 +324,7 @@ impl Worker {
 
     /// Keeps the bytes of dead letters before anybody sees a row of them, if it is us who commit the rows.
     async fn keep(&mut self) -> EngineResult<()> {
-        let letters = std::mem::take(&mut self.letters);
+        let letters = std::mem::take(&mut self.unkept);
         let quarantine = Quarantine::new(&self.config.quarantine_dir);
         while self.config.commits_events
             && let Err(error) = quarantine.keep(&letters)
@@ -328,6 +345,10 @@ impl Worker {
         }
         let bytes = record.value.clone().unwrap_or_default();
         let digest = Quarantine::digest(&bytes);
+        if self.is_known_letter(at, record, &digest) {
+            self.shared.telemetry.repeat();
+            return Ok(());
+        }
         self.shared.telemetry.dead_letter();
         let tenant = header(&record.headers, "kiro-tenant").filter(|t| kiro_schemas::id::is_tenant(t));
         let row = [
@@ -335,7 +356,7 @@ impl Worker {
             Value::text(reason),
             Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
             Value::text(digest.as_str()),
-            Value::Time(record.recorded_at),
+            Value::Time(letters::id(record).map_or(record.recorded_at, |(_, taken_at)| taken_at)),
             Value::Time(record.recorded_at),
             Value::text(&*at.topic),
             Value::Int(i64::from(at.partition)),
@@ -343,7 +364,7 @@ impl Worker {
         ];
         let Some(letters) = draft.letters.as_mut() else { return Ok(()) };
         letters.push(&row).map_err(EngineError::rows(OWN[0]))?;
-        self.letters.push((digest, bytes));
+        self.unkept.push((digest, bytes));
         Ok(())
     }
 
@@ -404,7 +425,7 @@ impl Worker {
         let derived = inner.tables.iter().filter(|s| s.side == Side::Derived).flat_map(|s| s.committed.iter());
         derived
             .filter(|(at, stand)| *stand > next(at))
-            .any(|(at, _)| !inner.is_assigned || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
+            .any(|(at, _)| inner.is_awaited(&at.topic) || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
     }
 
     async fn publish(&mut self) -> EngineResult<()> {

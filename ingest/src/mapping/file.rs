@@ -148,7 +148,7 @@ fn check(raw: Raw) -> Result<Mapping, Vec<Problem>> {
 }
 
 fn check_event(check: &mut Check, path: &str, line: u64, raw: RawEvent) -> Option<EventRule> {
-    let Some(subject) = Subject::parse(&raw.subject) else {
+    let Some(subject) = Subject::parse(&raw.subject).filter(|subject| !subject.is_ours()) else {
         check.report(format!("{path}.subject"), line, format!("no subject {:?}", raw.subject));
         return None;
     };

@@ -31,6 +31,14 @@ pub enum Error {
         /// Known here.
         known: i64,
     },
+    /// An older program wrote it, and it was only to be looked at.
+    #[error("control store has schema version {found}, this program makes {known} of it when it starts")]
+    Older {
+        /// In the store.
+        found: i64,
+        /// Known here.
+        known: i64,
+    },
     /// A question to it failed.
     #[error("cannot {what} in control store: {source}")]
     Query {
@@ -104,7 +112,7 @@ impl Fault for Error {
                 sqlx::Error::Database(error) if is_busy(error.code().as_deref()) => FaultKind::Unavailable,
                 _ => FaultKind::Internal,
             },
-            Self::Newer { .. } | Self::Taken { .. } => FaultKind::Conflict,
+            Self::Newer { .. } | Self::Older { .. } | Self::Taken { .. } => FaultKind::Conflict,
             Self::Invalid { .. } => FaultKind::Invalid,
             Self::Missing { .. } => FaultKind::NotFound,
             Self::Corrupt { .. } | Self::Random { .. } | Self::Stopped => FaultKind::Internal,
@@ -113,7 +121,7 @@ impl Fault for Error {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Invalid { .. } | Self::Taken { .. } | Self::Missing { .. } | Self::Newer { .. } => Blame::Caller,
+            Self::Invalid { .. } | Self::Taken { .. } | Self::Missing { .. } | Self::Newer { .. } | Self::Older { .. } => Blame::Caller,
             Self::Open { .. } | Self::File { .. } | Self::Query { .. } | Self::Random { .. } => Blame::External,
             Self::Corrupt { .. } | Self::Stopped => Blame::Ours,
         }
@@ -131,6 +139,7 @@ impl Fault for Error {
             Self::Missing { .. } => "KIR-0808",
             Self::Random { .. } => "KIR-0809",
             Self::Stopped => "KIR-0810",
+            Self::Older { .. } => "KIR-0811",
         }
     }
 }

@@ -39,6 +39,18 @@ impl Store {
         Ok(taken.map(|(epoch,)| Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, until }))
     }
 
+    /// Counts a lease on to an epoch that was seen elsewhere: the next holder gets a larger one. A store that is new, or was put
+    /// back from a back-up, would else count epochs that are taken.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn raise_epoch(&self, name: &str, seen: i64) -> Result<()> {
+        let sql = "INSERT INTO leases (name, holder, epoch, until) VALUES ($1, '', $2, 0) \
+                   ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch WHERE leases.epoch < excluded.epoch";
+        with_pool!(&self.pool, db => sqlx::query(sql).bind(name).bind(seen).execute(db).await.map(|_| ()))
+            .map_err(Error::query("count a lease on"))
+    }
+
     /// Keeps a lease until a later time; whether it was still ours.
     ///
     /// # Errors
@@ -64,6 +76,17 @@ impl Store {
         let found: Option<(String, i64, i64)> =
             with_pool!(&self.pool, db => sqlx::query_as(sql).bind(name).fetch_optional(db).await).map_err(Error::query("read a lease"))?;
         Ok(found.map(|(holder, epoch, until)| Lease { name: name.to_owned(), holder, epoch, until: Micros(until) }))
+    }
+
+    /// All leases as they are written down; one whose time is 0 was given back.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn leases(&self) -> Result<Vec<Lease>> {
+        let sql = "SELECT name, holder, epoch, until FROM leases ORDER BY name";
+        let found: Vec<(String, String, i64, i64)> =
+            with_pool!(&self.pool, db => sqlx::query_as(sql).fetch_all(db).await).map_err(Error::query("read leases"))?;
+        Ok(found.into_iter().map(|(name, holder, epoch, until)| Lease { name, holder, epoch, until: Micros(until) }).collect())
     }
 
     async fn change_lease(&self, lease: &Lease, until: Micros) -> Result<bool> {

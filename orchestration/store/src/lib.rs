@@ -2,16 +2,19 @@
 //!
 //! Must not know: HTTP, the event log, the lake, what is sent to whom.
 //!
-//! Entry points: [`Store::open`]; [`Store`] implements [`kiro_ports::Tokens`] and [`kiro_ports::Outbox`].
+//! Entry points: [`Store::open`], [`Store::look`]; [`Store`] implements [`kiro_ports::Tokens`], [`kiro_ports::Outbox`] and
+//! [`kiro_ports::Anchors`].
 //!
 //! ```text
 //! Store::open ── migrations ──► SQLite file (one process) | PostgreSQL (several)
 //!    ├── Tokens   SHA-256 of 256 random bits, SCRAM verifier
 //!    ├── Outbox   waiting ── due ──► waiting, later ── done | failed ──► done | dead
 //!    ├── leases   one holder at a time, counted by epochs
+//!    ├── anchors  the last row of the audit log, by partition
 //!    └── settings
 //! ```
 
+mod anchors;
 mod error;
 mod leases;
 mod outbox;
@@ -22,5 +25,5 @@ mod tokens;
 
 pub use error::{Error, Result};
 pub use leases::Lease;
-pub use outbox::{DeadDelivery, MAX_ATTEMPTS};
+pub use outbox::{DeadDelivery, MAX_ATTEMPTS, Stuck};
 pub use store::{Store, StoreConfig};

@@ -31,6 +31,19 @@ pub struct DeadDelivery {
     pub reason: String,
 }
 
+/// Deliveries of one target that do not go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// The target.
+    pub target: String,
+    /// `dead`: given up after attempts; `waiting`: due and sent by nobody; `held`: nobody has looked what became of the decision.
+    pub state: String,
+    /// How many.
+    pub count: i64,
+    /// The last reason of a failure, if there was one.
+    pub reason: String,
+}
+
 #[async_trait]
 impl Outbox for Store {
     async fn hold(&self, delivery: NewDelivery, now: Micros) -> Result<(), PortError> {
@@ -153,6 +166,18 @@ impl Store {
                 .map_err(Error::query("list dead deliveries"))?;
         let dead = |(key, target, attempts, reason)| DeadDelivery { key, target, attempts: u64::try_from(attempts).unwrap_or(0), reason };
         Ok(rows.into_iter().map(dead).collect())
+    }
+
+    /// What is given up, and what was due or held before a time and still is, of all tenants.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn stuck_deliveries(&self, before: Micros) -> Result<Vec<Stuck>> {
+        let sql = "SELECT target, state, COUNT(*), COALESCE(MAX(reason), '') FROM outbox WHERE (state = 'dead' AND attempts > 0) \
+                   OR (state IN ('waiting', 'held') AND next_at < $1) GROUP BY target, state ORDER BY target, state";
+        let rows: Vec<(String, String, i64, String)> = with_pool!(&self.pool, db => sqlx::query_as(sql).bind(before.0).fetch_all(db).await)
+            .map_err(Error::query("list stuck deliveries"))?;
+        Ok(rows.into_iter().map(|(target, state, count, reason)| Stuck { target, state, count, reason }).collect())
     }
 
     /// Forgets deliveries that arrived before a time; their keys may be used again.

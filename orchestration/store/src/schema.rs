@@ -7,12 +7,26 @@ use crate::{Error, Result};
 const MIGRATIONS: &[(&str, &str)] = &[
     (include_str!("../migrations/sqlite/0001_begin.sql"), include_str!("../migrations/postgres/0001_begin.sql")),
     (include_str!("../migrations/sqlite/0002_leases.sql"), include_str!("../migrations/postgres/0002_leases.sql")),
+    (include_str!("../migrations/sqlite/0003_audit_anchors.sql"), include_str!("../migrations/postgres/0003_audit_anchors.sql")),
 ];
+
+/// The version of the schema that this program makes.
+pub(crate) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// The version of the schema as it is.
+pub(crate) async fn version(pool: &Pool) -> Result<i64> {
+    let failed = Error::query("read the version of the schema");
+    let found: Option<(i64,)> =
+        with_pool!(pool, db => sqlx::query_as("SELECT version FROM kiro_schema").fetch_optional(db).await).map_err(failed)?;
+    Ok(found.map_or(0, |(version,)| version))
+}
 
 /// Brings the schema to the newest version.
 pub(crate) async fn migrate(pool: &Pool) -> Result<()> {
     let failed = Error::query("migrate");
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     with_pool!(pool, db, is_sqlite => {
         // The lock is taken before anything is read: two programs that start together do not both migrate.
         let begin = if is_sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };

@@ -1,5 +1,6 @@
 //! The store: one pool, and the settings.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,6 +68,24 @@ impl Store {
         Ok(Self { pool })
     }
 
+    /// Opens the store only to look at it: its schema stays as it is. `None` when there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Newer`], and [`Error::Older`] when the next start will bring its schema up to date.
+    pub async fn look(config: StoreConfig) -> Result<Option<Self>> {
+        let pool = match config {
+            StoreConfig::Sqlite(path) if !path.exists() => return Ok(None),
+            StoreConfig::Sqlite(path) => Pool::Sqlite(look_at_sqlite(&path).await?),
+            StoreConfig::Postgres(url) => Pool::Postgres(open_postgres(&url).await?),
+        };
+        let (found, known) = (schema::version(&pool).await?, schema::known());
+        match found.cmp(&known) {
+            Ordering::Less => Err(Error::Older { found, known }),
+            Ordering::Equal => Ok(Some(Self { pool })),
+            Ordering::Greater => Err(Error::Newer { found, known }),
+        }
+    }
+
     /// Closes it; what was answered before is on disk in any case.
     pub async fn close(&self) {
         with_pool!(&self.pool, db => db.close().await);
@@ -115,6 +134,12 @@ async fn open_sqlite(path: &Path) -> Result<SqlitePool> {
         .foreign_keys(true);
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(30));
     pool.connect_with(options).await.map_err(|source| Error::Open { source })
+}
+
+/// Reads beside the process that it belongs to, if that runs.
+async fn look_at_sqlite(path: &Path) -> Result<SqlitePool> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+    SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(|source| Error::Open { source })
 }
 
 /// Only its owner may read it: it holds what verifies passwords.

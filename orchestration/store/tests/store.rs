@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use kiro_ports::{NewDelivery, NewToken, Outbox, Role, Tokens};
-use kiro_schemas::{FaultKind, Micros, Secret, Tenant};
+use kiro_ports::{Anchors, NewDelivery, NewToken, Outbox, Role, Tokens};
+use kiro_schemas::{FaultKind, Micros, Secret, Tenant, TopicPartition};
 use kiro_store::{MAX_ATTEMPTS, Store, StoreConfig};
 
 const NOW: Micros = Micros(1_795_426_800_000_000);
@@ -33,6 +33,7 @@ async fn conforms(store: &Store) {
     tokens_conform(store).await;
     outbox_conforms(store).await;
     leases_conform(store).await;
+    anchors_conform(store).await;
     one_of_many_takes(std::slice::from_ref(store)).await;
     assert_eq!(store.setting("a").await.expect("read"), None);
     store.set_setting("a", "1", NOW).await.expect("written");
@@ -143,6 +144,16 @@ async fn outbox_conforms(store: &Store) {
         at = at.plus(1);
     }
     assert_eq!(store.dead_deliveries(&Tenant::default(), 10).await.expect("listed").len(), 2, "kept for inspection");
+    put(store, "late", NOW).await;
+    store.hold(delivery("forgotten"), NOW).await.expect("held");
+    let stuck = store.stuck_deliveries(NOW.plus(1)).await.expect("listed");
+    let found: Vec<_> = stuck.iter().map(|stuck| (stuck.state.as_str(), stuck.count, stuck.target.as_str())).collect();
+    assert_eq!(found, [("dead", 2, "t"), ("held", 1, "t"), ("waiting", 1, "t")]);
+    assert_eq!(store.stuck_deliveries(NOW).await.expect("listed").len(), 1, "what is due now is not late");
+    for key in ["late", "forgotten"] {
+        store.done(key, NOW).await.expect("done");
+    }
+    store.prune_deliveries(NOW.plus(1)).await.expect("pruned");
     assert_eq!(store.prune_deliveries(NOW.plus(1000)).await.expect("pruned"), 1);
 }
 
@@ -166,6 +177,29 @@ async fn leases_conform(store: &Store) {
     let other = store.take_lease("fold/1", "c", NOW, NOW.plus(10)).await.expect("asked").expect("another lease");
     assert_eq!(other.epoch, 1);
     assert_eq!(store.lease("fold/2").await.expect("read"), None);
+    // A table has seen more epochs than the store, which was put back.
+    store.raise_epoch("fold/1", 41).await.expect("raised");
+    store.raise_epoch("fold/1", 7).await.expect("nothing to do");
+    assert!(!store.renew_lease(&other, NOW.plus(20)).await.expect("asked"), "its epoch is one of before");
+    let next = store.take_lease("fold/1", "d", NOW.plus(10), NOW.plus(20)).await.expect("asked").expect("its time is over");
+    assert_eq!(next.epoch, 42);
+    store.raise_epoch("fold/3", 5).await.expect("raised");
+    let first = store.take_lease("fold/3", "e", NOW, NOW.plus(10)).await.expect("asked").expect("nobody has it");
+    assert_eq!(first.epoch, 6);
+    let names: Vec<String> = store.leases().await.expect("read").into_iter().map(|lease| lease.name).collect();
+    assert_eq!(names, ["fold/0", "fold/1", "fold/3"]);
+}
+
+/// What is anchored never goes back.
+async fn anchors_conform(store: &Store) {
+    let (first, second) = (TopicPartition::new("kiro.events", 0), TopicPartition::new("kiro.events", 1));
+    assert!(store.anchors().await.expect("read").is_empty());
+    for (at, offset, chain) in [(&first, 5, "1:a"), (&second, 9, "1:b"), (&first, 7, "1:c"), (&first, 6, "1:late"), (&first, 7, "1:again")]
+    {
+        store.anchor(at, offset, chain, NOW).await.expect("anchored");
+    }
+    let anchors = store.anchors().await.expect("read");
+    assert_eq!((anchors.len(), &anchors[&first], &anchors[&second]), (2, &(7, "1:c".to_owned()), &(9, "1:b".to_owned())));
 }
 
 /// However many come at once, one gets it.
@@ -211,6 +245,25 @@ async fn a_newer_schema_is_refused() {
     pool.close().await;
     let error = Store::open(StoreConfig::Sqlite(path)).await.expect_err("newer");
     assert!(error.to_string().contains("999") && error.to_string().contains("newer program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_look_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    let look = || Store::look(StoreConfig::Sqlite(path.clone()));
+    assert!(look().await.expect("nothing is wrong").is_none() && !path.exists(), "no file is made");
+    let store = open(&path).await;
+    store.set_setting("a", "1", NOW).await.expect("written");
+    let beside = look().await.expect("it can be read beside its owner").expect("a store");
+    assert_eq!(beside.setting("a").await.expect("read").as_deref(), Some("1"));
+    assert!(beside.set_setting("a", "2", NOW).await.is_err(), "and not written");
+    beside.close().await;
+    store.close().await;
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("a pool");
+    sqlx::query("UPDATE kiro_schema SET version = 1").execute(&pool).await.expect("set");
+    pool.close().await;
+    assert!(matches!(look().await.expect_err("older"), kiro_store::Error::Older { found: 1, .. }));
 }
 
 #[tokio::test]

@@ -84,6 +84,16 @@ pub enum Error {
         /// The version that it needs.
         writer: i64,
     },
+    /// The table's columns and those of this program do not fit: columns are added, and neither changed nor removed.
+    #[error("table {table} does not fit this program, column {column}: {reason}")]
+    Schema {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// A commit or a question that makes no sense.
     #[error("table {table}: {reason}")]
     Invalid {
@@ -155,7 +165,7 @@ impl Fault for Error {
             Self::Store { source, .. } => kind_of_chain(source.as_ref()),
             Self::Delta { source, .. } => kind_of_chain(source.as_ref()),
             Self::Directory { source, .. } => kind_of_chain(source),
-            Self::Newer { .. } | Self::Protocol { .. } => FaultKind::Conflict,
+            Self::Newer { .. } | Self::Protocol { .. } | Self::Schema { .. } => FaultKind::Conflict,
             Self::Invalid { .. } => FaultKind::Invalid,
             Self::Parquet { .. } | Self::Arrow { .. } | Self::Query { .. } | Self::Corrupt { .. } | Self::Worker { .. } => {
                 FaultKind::Internal
@@ -168,7 +178,7 @@ impl Fault for Error {
             Self::Store { .. } | Self::Delta { .. } | Self::Directory { .. } | Self::Corrupt { .. } | Self::Protocol { .. } => {
                 Blame::External
             }
-            Self::Newer { .. } | Self::Invalid { .. } => Blame::Caller,
+            Self::Newer { .. } | Self::Schema { .. } | Self::Invalid { .. } => Blame::Caller,
             Self::Parquet { .. } | Self::Arrow { .. } | Self::Query { .. } | Self::Worker { .. } => Blame::Ours,
         }
     }
@@ -186,6 +196,7 @@ impl Fault for Error {
             Self::Invalid { .. } => "KIR-0309",
             Self::Directory { .. } => "KIR-0310",
             Self::Worker { .. } => "KIR-0311",
+            Self::Schema { .. } => "KIR-0312",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A store that fails on purpose, the same way for the same seed.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 /// How often what goes wrong: ratios from 0 to 1.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Toxics {
-    /// A put or get fails and nothing was done.
+    /// A put, get or delete fails and nothing was done.
     pub before: f64,
     /// A put is done and fails nevertheless: the answer is lost.
     pub after: f64,
@@ -47,7 +47,7 @@ struct State {
 #[derive(Debug)]
 pub struct FaultStore<S> {
     inner: S,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 enum Put {
@@ -59,7 +59,7 @@ enum Put {
 impl<S> FaultStore<S> {
     /// Puts toxics before a store.
     pub fn new(inner: S, seed: u64, toxics: Toxics) -> Self {
-        Self { inner, state: Mutex::new(State { toxics, random: StdRng::seed_from_u64(seed), injected: 0 }) }
+        Self { inner, state: Arc::new(Mutex::new(State { toxics, random: StdRng::seed_from_u64(seed), injected: 0 })) }
     }
 
     /// Changes the toxics; [`Toxics::default`] heals.
@@ -106,11 +106,24 @@ impl<S> FaultStore<S> {
 
     /// Whether something happens that does so with this ratio.
     fn strikes(&self, ratio: impl Fn(&Toxics) -> f64) -> bool {
-        let mut state = self.lock();
-        let ratio = ratio(&state.toxics);
-        let strikes = ratio > 0.0 && state.random.gen_bool(ratio);
-        state.injected += u64::from(strikes);
+        self.lock().strikes(ratio)
+    }
+
+    fn judge(&self, failure: &'static str) -> Result<()> {
+        self.lock().judge(failure)
+    }
+}
+
+impl State {
+    fn strikes(&mut self, ratio: impl Fn(&Toxics) -> f64) -> bool {
+        let ratio = ratio(&self.toxics);
+        let strikes = ratio > 0.0 && self.random.gen_bool(ratio);
+        self.injected += u64::from(strikes);
         strikes
+    }
+
+    fn judge(&mut self, failure: &'static str) -> Result<()> {
+        if self.strikes(|toxics| toxics.before) { Err(injected(failure)) } else { Ok(()) }
     }
 }
 
@@ -165,15 +178,19 @@ impl<S: ObjectStore> ObjectStore for FaultStore<S> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.strikes(|toxics| toxics.before) {
-            return Err(injected("503 on reading"));
-        }
+        self.judge("503 on reading")?;
         let whole = self.inner.get_opts(location, options).await?;
         if self.strikes(|toxics| toxics.reset) { broken_off(whole).await } else { Ok(whole) }
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let state = Arc::clone(&self.state);
+        let judged = locations.map(move |location| {
+            let location = location?;
+            state.lock().unwrap_or_else(PoisonError::into_inner).judge("503 on deleting")?;
+            Ok(location)
+        });
+        self.inner.delete_stream(judged.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -10,14 +10,21 @@ use kiro_tables::Table;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result, statistics};
+use crate::meta::delta_schema;
+use crate::replay::DataFile;
+use crate::statistics::Statistics;
+use crate::{Error, Result};
 
 /// Larger row groups make `ORDER BY … LIMIT` slow.
-const ROW_GROUP_ROWS: usize = 131_072;
+pub(crate) const ROW_GROUP_ROWS: usize = 131_072;
+/// How long a table's log tells of files that were taken out; upkeep changes it to what it was told.
+pub(crate) const FILE_RETENTION: &str = "delta.deletedFileRetentionDuration";
 const ENGINE: &str = concat!("kirolinter/", env!("CARGO_PKG_VERSION"));
 
 /// A Parquet file that is not written yet.
@@ -25,26 +32,68 @@ const ENGINE: &str = concat!("kirolinter/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct NewFile {
     pub(crate) bytes: Vec<u8>,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
+}
+
+/// The tag of a file's digest in its `add` action.
+pub(crate) const DIGEST: &str = "kiro.sha256";
+
+/// The digest of a file.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// A Parquet file as it is written.
+pub(crate) struct FileWriter {
+    table: &'static Table,
+    writer: ArrowWriter<Vec<u8>>,
+    statistics: Statistics,
+}
+
+impl FileWriter {
+    /// A file for about `count` rows.
+    pub(crate) fn new(table: &'static Table, count: usize) -> Result<Self> {
+        let failed = |source| Error::Parquet { table: table.name, source: Box::new(source) };
+        // Without Arrow's own schema in the file all readers see plain Parquet types.
+        let properties = properties(table, count).map_err(failed)?;
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), table.schema(), options).map_err(failed)?;
+        Ok(Self { table, writer, statistics: Statistics::new(table) })
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.statistics.add(batch);
+        self.writer.write(batch).map_err(|source| self.failed(source))
+    }
+
+    /// What comes next gets row groups of its own.
+    pub(crate) fn end_group(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|source| self.failed(source))
+    }
+
+    pub(crate) fn finish(self) -> Result<NewFile> {
+        let table = self.table;
+        let bytes = self.writer.into_inner().map_err(|source| Error::Parquet { table: table.name, source: Box::new(source) })?;
+        Ok(NewFile { digest: digest(&bytes), bytes, statistics: self.statistics.finish() })
+    }
+
+    fn failed(&self, source: ParquetError) -> Error {
+        Error::Parquet { table: self.table.name, source: Box::new(source) }
+    }
 }
 
 /// Encodes rows as one file.
 pub(crate) fn encode(table: &'static Table, rows: &[RecordBatch]) -> Result<NewFile> {
-    let failed = |source| Error::Parquet { table: table.name, source: Box::new(source) };
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    // Without Arrow's own schema in the file all readers see plain Parquet types.
-    let properties = properties(table, count).map_err(failed)?;
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), table.schema(), options).map_err(failed)?;
+    let mut file = FileWriter::new(table, rows.iter().map(RecordBatch::num_rows).sum())?;
     // Corrections have row groups of their own: questions want either them or the rest, and leave the other unread.
     for part in [false, true] {
         for batch in rows {
-            let batch = corrections(table, batch, part).map_err(|e| failed(e.into()))?;
-            writer.write(&batch).map_err(failed)?;
+            let batch = corrections(table, batch, part).map_err(|source| Error::Arrow { table: table.name, source: Box::new(source) })?;
+            file.write(&batch)?;
         }
-        writer.flush().map_err(failed)?;
+        file.end_group()?;
     }
-    let bytes = writer.into_inner().map_err(failed)?;
-    Ok(NewFile { bytes, statistics: statistics::of_rows(table, rows) })
+    file.finish()
 }
 
 fn properties(table: &Table, count: usize) -> parquet::errors::Result<WriterProperties> {
@@ -79,6 +128,7 @@ pub(crate) struct Added {
     pub(crate) path: String,
     pub(crate) size: usize,
     pub(crate) statistics: String,
+    pub(crate) digest: String,
 }
 
 /// The bytes of a commit.
@@ -92,20 +142,61 @@ pub(crate) fn commit_bytes(batch: &str, transactions: &[Transaction], added: Opt
         "engineInfo": ENGINE,
         "kiroBatch": batch,
     }})];
-    for transaction in transactions {
-        lines.push(json!({"txn": {"appId": transaction.app, "version": transaction.next, "lastUpdated": now}}));
-    }
-    if let Some(file) = added {
-        lines.push(json!({"add": {
+    lines.extend(transactions.iter().map(|transaction| transaction_line(transaction, now)));
+    lines.extend(added.map(|file| add_line(file, true, now)));
+    join(&lines)
+}
+
+/// What upkeep changes: files for others that hold the same, and properties.
+#[derive(Debug, Default)]
+pub(crate) struct Rewrite<'r> {
+    pub(crate) removed: &'r [DataFile],
+    pub(crate) added: Option<&'r Added>,
+    pub(crate) metadata: Option<Value>,
+}
+
+/// The bytes of a commit of upkeep: no row of the table is another one after it.
+pub(crate) fn rewrite_bytes(batch: &str, transaction: &Transaction, rewrite: &Rewrite<'_>, now: Micros) -> Vec<u8> {
+    let now = now.0.div_euclid(1000);
+    let operation = if rewrite.metadata.is_some() { "SET TBLPROPERTIES" } else { "OPTIMIZE" };
+    let mut lines = vec![json!({"commitInfo": {
+        "timestamp": now,
+        "operation": operation,
+        "operationParameters": {},
+        "isBlindAppend": false,
+        "engineInfo": ENGINE,
+        "kiroBatch": batch,
+    }})];
+    lines.push(transaction_line(transaction, now));
+    lines.extend(rewrite.metadata.iter().map(|metadata| json!({"metaData": metadata})));
+    for file in rewrite.removed {
+        lines.push(json!({"remove": {
             "path": file.path,
+            "deletionTimestamp": now,
+            "dataChange": false,
+            "extendedFileMetadata": true,
             "partitionValues": {},
             "size": file.size,
-            "modificationTime": now,
-            "dataChange": true,
-            "stats": file.statistics,
         }}));
     }
+    lines.extend(rewrite.added.map(|file| add_line(file, false, now)));
     join(&lines)
+}
+
+fn transaction_line(transaction: &Transaction, now: i64) -> Value {
+    json!({"txn": {"appId": transaction.app, "version": transaction.next, "lastUpdated": now}})
+}
+
+fn add_line(file: &Added, is_change: bool, now: i64) -> Value {
+    json!({"add": {
+        "path": file.path,
+        "partitionValues": {},
+        "size": file.size,
+        "modificationTime": now,
+        "dataChange": is_change,
+        "stats": file.statistics,
+        "tags": {DIGEST: file.digest},
+    }})
 }
 
 /// The bytes of version 0.
@@ -128,6 +219,18 @@ pub(crate) fn creation_bytes(table: &Table, id: &str, now: Micros) -> Vec<u8> {
     ])
 }
 
+/// The bytes of a commit that adds columns.
+pub(crate) fn widening_bytes(batch: &str, action: &Value, now: Micros) -> Vec<u8> {
+    let info = json!({
+        "timestamp": now.0.div_euclid(1000),
+        "operation": "ADD COLUMN",
+        "operationParameters": {},
+        "engineInfo": ENGINE,
+        "kiroBatch": batch,
+    });
+    join(&[json!({ "commitInfo": info }), json!({ "metaData": action })])
+}
+
 fn join(lines: &[Value]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines {
@@ -135,24 +238,4 @@ fn join(lines: &[Value]) -> Vec<u8> {
         bytes.push(b'\n');
     }
     bytes
-}
-
-fn delta_schema(table: &Table) -> Value {
-    let fields: Vec<Value> = table
-        .columns
-        .iter()
-        .map(|c| json!({"name": c.name, "type": delta_type(c.kind), "nullable": c.nullable, "metadata": {"comment": c.doc}}))
-        .collect();
-    json!({"type": "struct", "fields": fields})
-}
-
-fn delta_type(kind: Kind) -> Value {
-    match kind {
-        Kind::Text => json!("string"),
-        Kind::Int => json!("long"),
-        Kind::Float => json!("double"),
-        Kind::Bool => json!("boolean"),
-        Kind::Time => json!("timestamp"),
-        Kind::Map => json!({"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true}),
-    }
 }

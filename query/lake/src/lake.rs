@@ -22,8 +22,10 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::commit::Committer;
-use crate::log::{Backoff, TableLog};
+use crate::inspect::{self, Inspection, LiveFile};
+use crate::log::{Backoff, TRUST, TableLog};
 use crate::snapshot::{Reader, conform};
+use crate::upkeep::Survey;
 use crate::{Error, LakeSnapshot, Result};
 
 /// The version of the lake's layout, in `lake.json`.
@@ -39,8 +41,10 @@ struct Format {
 
 /// One table of the lake in this process.
 #[derive(Debug)]
-struct Open {
-    committer: Committer,
+pub(crate) struct Open {
+    pub(crate) log: TableLog,
+    pub(crate) committer: Committer,
+    pub(crate) survey: tokio::sync::Mutex<Survey>,
     reader: Reader,
     logs: LogStoreRef,
     checkpointing: AtomicBool,
@@ -55,6 +59,7 @@ pub struct Lake {
     address: String,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    trust: Duration,
     /// Whether commits make checkpoints by themselves.
     checkpoints: bool,
     /// The folders of tables that do not lie in one of their name.
@@ -80,7 +85,24 @@ impl Lake {
         found(store.as_ref(), backoff).await?;
         info!(%root, "lake is open");
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
-        Ok(Self { store, root, address, clock, backoff, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
+        Ok(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
+    }
+
+    /// Opens a lake only to look at it: nothing is written. `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn look(store: Arc<dyn ObjectStore>, root: Url, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        let path = Path::from("lake.json");
+        let bytes = match store.get(&path).await {
+            Ok(object) => object.bytes().await.map_err(|source| Error::store("read", &path, source))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(Error::store("read", &path, source)),
+        };
+        check_format(&bytes)?;
+        let address = format!("kirolake://{}", Uuid::now_v7().simple());
+        let backoff = Backoff(FIRST_WAIT);
+        Ok(Some(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: false, folders: BTreeMap::new(), open: Mutex::default() }))
     }
 
     /// Where it is.
@@ -128,8 +150,8 @@ impl Lake {
     /// As [`Lake::checkpoint`].
     pub async fn checkpoint_when_due(&self, table: &'static Table, every: i64) -> Result<Option<i64>> {
         let open = self.table(table)?;
-        let Some((version, last)) = open.reader.progress().await? else { return Ok(None) };
-        if version - last.max(0) < every { Ok(None) } else { checkpoint(table, open.as_ref()).await }
+        let Some(head) = open.survey().await?.map(|state| state.head) else { return Ok(None) };
+        if head.version - head.checkpoint.max(0) < every { Ok(None) } else { checkpoint(table, open.as_ref()).await }
     }
 
     /// Writes a checkpoint of a table's newest version; its version, or `None` when the table is not there.
@@ -140,20 +162,64 @@ impl Lake {
         checkpoint(table, self.table(table)?.as_ref()).await
     }
 
-    fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
+    /// Believes for so long that a log ends where it ended: for tests, in which logs are cleaned at once.
+    #[cfg(any(test, feature = "faults"))]
+    #[must_use]
+    pub fn trusting(mut self, trust: Duration) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        self.store.as_ref()
+    }
+
+    /// Looks at a table's log and files, each by itself.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store does not answer: all that is wrong with the table is told.
+    pub async fn inspect(&self, table: &'static Table) -> Result<Inspection> {
+        inspect::table(self.table(table)?.reader.log()).await
+    }
+
+    /// Reads a file that [`Lake::inspect`] found, and compares it with the digest that its commit tells.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Corrupt`] when it is gone, or has other bytes than were written.
+    pub async fn check_file(&self, table: &'static Table, file: &LiveFile) -> Result<()> {
+        inspect::read_file(self.table(table)?.reader.log(), file).await.map(drop)
+    }
+
+    /// The same with its rows, as they stand in the file.
+    ///
+    /// # Errors
+    /// As [`Lake::check_file`], and [`Error::Parquet`], [`Error::Worker`] when they cannot be decoded.
+    pub async fn file_rows(&self, table: &'static Table, file: &LiveFile) -> Result<Vec<RecordBatch>> {
+        inspect::file_rows(self.table(table)?.reader.log(), file).await
+    }
+
+    pub(crate) fn table(&self, table: &'static Table) -> Result<Arc<Open>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = open.get(table.name) {
             return Ok(Arc::clone(found));
         }
         let folder = self.folders.get(table.name).map_or(table.name, String::as_str);
-        let log = TableLog::new(Arc::clone(&self.store), table, folder, self.backoff);
-        let address = format!("{}/tables/{}/", self.address, table.name);
+        let (root, dir) = TableLog::paths(folder);
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        let log = TableLog { store, table, root, dir, backoff: self.backoff, clock, trust: self.trust };
+        let address = format!("{}/tables/{folder}/", self.address);
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
         let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());
         let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());
         let made = Arc::new(Open {
-            committer: Committer::new(log.clone(), Arc::clone(&self.clock)),
-            reader: Reader::new(log, Arc::clone(&logs)),
+            committer: Committer::new(log.clone()),
+            reader: Reader::new(log.clone(), Arc::clone(&logs)),
+            survey: tokio::sync::Mutex::default(),
+            log,
             logs,
             checkpointing: AtomicBool::new(false),
         });
@@ -170,12 +236,22 @@ impl Lake {
             return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
         }
         let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Box::pin(stream::empty())) };
-        let mut frame = SessionContext::new().read_table(snapshot.provider().await?).map_err(failed)?;
+        let provider = snapshot.provider().await?;
+        // A column that no committer has added yet is null in every row.
+        let is_there = |name: &str| provider.schema().index_of(name).is_ok();
+        if among.iter().any(|(column, _)| !is_there(column)) {
+            return Ok(Box::pin(stream::empty()));
+        }
+        let mut there: Vec<&str> = names.iter().copied().filter(|name| is_there(name)).collect();
+        if there.is_empty() {
+            there.extend(table.columns.first().map(|column| column.name));
+        }
+        let mut frame = SessionContext::new().read_table(provider).map_err(failed)?;
         for (column, values) in among {
             let values = values.iter().map(|v| lit(v.as_str())).collect();
             frame = frame.filter(col(*column).in_list(values, false)).map_err(failed)?;
         }
-        let rows = frame.select_columns(&names).map_err(failed)?.execute_stream().await.map_err(failed)?;
+        let rows = frame.select_columns(&there).map_err(failed)?.execute_stream().await.map_err(failed)?;
         let rows = rows.map(move |batch| conform(table, &names, &batch.map_err(failed)?)).map_err(PortError::of);
         Ok(Box::pin(rows.try_filter(|batch| future::ready(batch.num_rows() > 0))))
     }
@@ -228,6 +304,7 @@ async fn checkpoint(table: &'static Table, open: &Open) -> Result<Option<i64>> {
     if version > 0 {
         checkpoints::create_checkpoint(&delta, None).await.map_err(failed)?;
         open.committer.note_checkpoint(version).await;
+        open.survey_checkpoint(version).await;
     }
     Ok(Some(version))
 }

@@ -1,4 +1,4 @@
-//! A table's Delta log as the committer needs it: versions and transactions, no files.
+//! A table's Delta log: versions and transactions for committers, and what each commit says.
 //!
 //! # Source
 //! Delta transaction log protocol: file names, action reconciliation of `txn`, checkpoints (version 1, one file).
@@ -6,22 +6,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, StructArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use kiro_ports::Offsets;
+use kiro_ports::{Clock, Offsets};
+use kiro_schemas::Micros;
 use kiro_tables::Table;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde::Deserialize;
+use serde_json::Value;
 
+use crate::meta::Meta;
+use crate::replay::DataFile;
 use crate::{Error, Result};
 
 const READ_ATTEMPTS: u32 = 6;
+/// Who has not looked for so long does not know any more what was cleaned away: half of the shortest time that a log is kept.
+const LATE: Duration = Duration::from_mins(30);
+/// For so long what was read of a log is believed to be its end. Then it is asked whether the log goes on elsewhere.
+pub(crate) const TRUST: Duration = Duration::from_mins(1);
 /// The newest writer version whose rules we keep.
 const WRITER_VERSION: i64 = 2;
 
@@ -46,6 +53,10 @@ pub(crate) struct Head {
     pub(crate) offsets: Offsets,
     /// Version of the newest checkpoint that was seen.
     pub(crate) checkpoint: i64,
+    /// When it was known for certain that nothing from here on had been cleaned away.
+    pub(crate) looked_at: Micros,
+    /// Its columns; `None` before the log has told.
+    pub(crate) meta: Option<Arc<Meta>>,
 }
 
 /// What one commit says.
@@ -54,6 +65,11 @@ pub(crate) struct Entry {
     pub(crate) batch: Option<String>,
     transactions: Vec<(String, i64)>,
     writer: Option<i64>,
+    pub(crate) added: Vec<DataFile>,
+    /// Files that are no longer of the table, and when they were taken out, in milliseconds.
+    pub(crate) removed: Vec<(String, i64)>,
+    /// What the table is, where the commit changes it.
+    pub(crate) metadata: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +78,23 @@ struct Line {
     commit_info: Option<CommitInfo>,
     txn: Option<Txn>,
     protocol: Option<Protocol>,
+    add: Option<Add>,
+    remove: Option<Remove>,
+    meta_data: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Add {
+    path: String,
+    size: u64,
+    stats: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Remove {
+    path: String,
+    deletion_timestamp: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -83,21 +116,28 @@ struct Protocol {
     min_writer_version: i64,
 }
 
+/// What `_last_checkpoint` tells.
 #[derive(Deserialize)]
-struct Hint {
-    version: i64,
+pub(crate) struct Hint {
+    pub(crate) version: i64,
 }
 
 impl Head {
     /// Takes in the next commit.
     pub(crate) fn apply(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
+        self.take(table, entry)?;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
         if let Some(writer) = entry.writer.filter(|w| *w > WRITER_VERSION) {
             return Err(Error::Protocol { table: table.name, writer });
         }
-        self.version += 1;
-        for (app, next) in &entry.transactions {
-            self.offsets.insert(app.clone(), *next);
+        if let Some(action) = &entry.metadata {
+            self.meta = Some(Arc::new(Meta::of(table, action.clone())?));
         }
+        self.offsets.extend(entry.transactions.iter().cloned());
         Ok(())
     }
 }
@@ -111,13 +151,29 @@ pub(crate) struct TableLog {
     pub(crate) root: Path,
     pub(crate) dir: Path,
     pub(crate) backoff: Backoff,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// See [`TRUST`].
+    pub(crate) trust: Duration,
+}
+
+/// Where reading begins: what the newest checkpoint says, and which commit is the newest.
+struct Base {
+    head: Head,
+    checkpoint: Option<(Path, Bytes)>,
+    newest: i64,
+}
+
+/// What a log is made of.
+pub(crate) enum Part<'p> {
+    Checkpoint(&'p Path, Bytes),
+    Commit(&'p Entry),
 }
 
 impl TableLog {
-    /// The log of a table that lies in `folder`.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, table: &'static Table, folder: &str, backoff: Backoff) -> Self {
+    /// Where a table lies that has its own `folder`, and where its log.
+    pub(crate) fn paths(folder: &str) -> (Path, Path) {
         let root = Path::from_iter(["tables", folder]);
-        Self { store, table, dir: root.clone().join("_delta_log"), root, backoff }
+        (root.clone(), root.join("_delta_log"))
     }
 
     /// The file of a commit.
@@ -140,22 +196,54 @@ impl TableLog {
         Ok(bytes.and_then(|b| serde_json::from_slice::<Hint>(&b).ok()).map_or(-1, |hint| hint.version))
     }
 
-    /// Reads on from where `head` stands to the newest commit.
+    /// Brings `head` to the newest commit.
     pub(crate) async fn advance(&self, head: &mut Head) -> Result<()> {
+        if self.is_left_behind(head).await? {
+            let Some(loaded) = self.load().await? else { return Err(self.gone()) };
+            *head = loaded;
+            return Ok(());
+        }
+        self.read_on(head, |_| Ok(())).await
+    }
+
+    /// Whether a checkpoint lies above `head`, so that what comes next may have been cleaned away; asked now and then.
+    pub(crate) async fn is_left_behind(&self, head: &mut Head) -> Result<bool> {
+        let now = self.clock.now();
+        if since(head.looked_at, now).is_some_and(|since| since < self.trust) {
+            return Ok(false);
+        }
+        let hint = self.checkpoint_hint().await?;
+        (head.looked_at, head.checkpoint) = (now, head.checkpoint.max(hint));
+        Ok(hint > head.version)
+    }
+
+    /// Whether so much time has passed since that what came next may have been cleaned away, or taken for left behind.
+    pub(crate) fn is_late(&self, looked_at: Micros) -> bool {
+        since(looked_at, self.clock.now()).is_none_or(|since| since >= LATE)
+    }
+
+    /// Reads on to the newest commit; `each` sees every commit on the way.
+    pub(crate) async fn read_on(&self, head: &mut Head, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
         while let Some(entry) = self.read(head.version + 1).await? {
             head.apply(self.table, &entry)?;
+            each(&entry)?;
         }
         Ok(())
     }
 
     /// Where the table stands; `None` when it is not there.
     pub(crate) async fn load(&self) -> Result<Option<Head>> {
-        let (newest, checkpoint) = self.list().await?;
-        let mut head = Head { version: checkpoint, checkpoint, ..Head::default() };
-        if checkpoint >= 0 {
-            head.offsets = self.read_checkpoint(checkpoint).await?;
+        self.load_with(|_| Ok(())).await
+    }
+
+    /// The same; `each` sees all that it is made of.
+    pub(crate) async fn load_with(&self, mut each: impl FnMut(Part<'_>) -> Result<()>) -> Result<Option<Head>> {
+        let Base { mut head, checkpoint, newest } = self.base().await?;
+        if let Some((path, bytes)) = checkpoint {
+            head.take(self.table, &state_of_checkpoint(self.table, &path, bytes.clone())?)?;
+            each(Part::Checkpoint(&path, bytes))?;
         }
-        self.advance(&mut head).await?;
+        self.read_on(&mut head, |entry| each(Part::Commit(entry))).await?;
         if head.version < newest {
             let reason = format!("commit {} is missing, {newest} is there", head.version + 1);
             return Err(Error::Corrupt { path: self.dir.to_string(), reason });
@@ -163,41 +251,79 @@ impl TableLog {
         Ok((head.version >= 0).then_some(head))
     }
 
+    async fn base(&self) -> Result<Base> {
+        let looked_at = self.clock.now();
+        let (newest, checkpoint) = self.list().await?;
+        let head = Head { version: checkpoint, checkpoint, looked_at, ..Head::default() };
+        if checkpoint < 0 {
+            return Ok(Base { head, checkpoint: None, newest });
+        }
+        let checkpoint = Some(self.checkpoint(checkpoint).await?);
+        Ok(Base { head, checkpoint, newest })
+    }
+
+    pub(crate) fn checkpoint_path(&self, version: i64) -> Path {
+        self.dir.clone().join(format!("{version:020}.checkpoint.parquet"))
+    }
+
+    pub(crate) fn gone(&self) -> Error {
+        Error::Corrupt { path: self.dir.to_string(), reason: "the table is gone".into() }
+    }
+
     /// The newest commit and the newest checkpoint that a listing shows; -1 for none.
     async fn list(&self) -> Result<(i64, i64)> {
-        let mut attempt = 0;
-        let files: Vec<_> = loop {
-            match self.store.list(Some(&self.dir)).try_collect().await {
-                Ok(files) => break files,
-                Err(object_store::Error::NotFound { .. }) => break Vec::new(),
-                Err(source) if attempt + 1 >= READ_ATTEMPTS => return Err(Error::store("list", &self.dir, source)),
-                Err(_) => self.backoff.wait(attempt).await,
-            }
-            attempt += 1;
-        };
+        // What lies below the last checkpoint is not needed, and can be much.
+        let hint = self.checkpoint_hint().await?;
         let (mut newest, mut checkpoint) = (-1, -1);
-        for file in files {
-            let Some((version, rest)) = file.location.filename().and_then(|name| name.split_once('.')) else { continue };
-            let Some(version) = Some(version).filter(|v| v.len() == 20).and_then(|v| v.parse::<i64>().ok()) else { continue };
-            match rest {
-                "json" => newest = newest.max(version),
-                "checkpoint.parquet" => checkpoint = checkpoint.max(version),
+        for file in self.files_from(hint).await? {
+            match version_of(&file.location) {
+                Some((version, "json")) => newest = newest.max(version),
+                Some((version, "checkpoint.parquet")) => checkpoint = checkpoint.max(version),
                 _ => {}
             }
         }
         Ok((newest, checkpoint))
     }
 
-    async fn read_checkpoint(&self, version: i64) -> Result<Offsets> {
-        let path = self.dir.clone().join(format!("{version:020}.checkpoint.parquet"));
-        let Some(bytes) = self.get(&path).await? else {
-            return Err(Error::Corrupt { path: path.to_string(), reason: "it was listed and is gone".into() });
-        };
-        transactions_of_checkpoint(self.table, &path, bytes)
+    /// The files of the log from a version on.
+    pub(crate) async fn files_from(&self, version: i64) -> Result<Vec<ObjectMeta>> {
+        let offset = self.dir.clone().join(format!("{:020}", version.max(0)));
+        let mut attempt = 0;
+        loop {
+            match self.store.list_with_offset(Some(&self.dir), &offset).try_collect().await {
+                Ok(files) => return Ok(files),
+                Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+                Err(source) if attempt + 1 >= READ_ATTEMPTS => return Err(Error::store("list", &self.dir, source)),
+                Err(_) => self.backoff.wait(attempt).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Where the table stands by a checkpoint.
+    pub(crate) async fn at_checkpoint(&self, version: i64) -> Result<Head> {
+        let (path, bytes) = self.checkpoint(version).await?;
+        let mut head = Head { version, checkpoint: version, looked_at: self.clock.now(), ..Head::default() };
+        head.take(self.table, &state_of_checkpoint(self.table, &path, bytes)?)?;
+        Ok(head)
+    }
+
+    /// Some actions of a checkpoint, as the lines of a commit that says the same.
+    pub(crate) async fn read_checkpoint(&self, version: i64, actions: &[&str]) -> Result<Vec<u8>> {
+        let (_, bytes) = self.checkpoint(version).await?;
+        lines_of_checkpoint(self.table, bytes, actions)
+    }
+
+    async fn checkpoint(&self, version: i64) -> Result<(Path, Bytes)> {
+        let path = self.checkpoint_path(version);
+        match self.get(&path).await? {
+            Some(bytes) => Ok((path, bytes)),
+            None => Err(Error::Corrupt { path: path.to_string(), reason: "it was listed and is gone".into() }),
+        }
     }
 
     /// The bytes of an object; `None` when it is not there.
-    async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+    pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
         let mut attempt = 0;
         loop {
             let read = match self.store.get(path).await {
@@ -232,31 +358,66 @@ pub(crate) fn parse_entry(path: &Path, bytes: &[u8]) -> Result<Entry> {
         if let Some(protocol) = line.protocol {
             entry.writer = Some(protocol.min_writer_version);
         }
+        if let Some(add) = line.add {
+            entry.added.push(DataFile::new(add.path, add.size, add.stats.as_deref()));
+        }
+        if let Some(remove) = line.remove {
+            entry.removed.push((remove.path, remove.deletion_timestamp.unwrap_or(0)));
+        }
+        entry.metadata = line.meta_data.or(entry.metadata);
     }
     if lines == 0 { Err(damaged("it is empty".into())) } else { Ok(entry) }
 }
 
-fn transactions_of_checkpoint(table: &'static Table, path: &Path, bytes: Bytes) -> Result<Offsets> {
+/// `None` when the clock was set back.
+fn since(then: Micros, now: Micros) -> Option<Duration> {
+    u64::try_from(now.0.saturating_sub(then.0)).ok().map(Duration::from_micros)
+}
+
+/// The version of a file of the log, and what comes after it in its name.
+pub(crate) fn version_of(path: &Path) -> Option<(i64, &str)> {
+    let (version, rest) = path.filename()?.split_once('.')?;
+    Some((Some(version).filter(|v| v.len() == 20)?.parse().ok()?, rest))
+}
+
+/// What a checkpoint says of the table but for its files.
+fn state_of_checkpoint(table: &'static Table, path: &Path, bytes: Bytes) -> Result<Entry> {
+    parse_entry(path, &lines_of_checkpoint(table, bytes, &["txn", "metaData", "protocol"])?)
+}
+
+fn lines_of_checkpoint(table: &'static Table, bytes: Bytes, actions: &[&str]) -> Result<Vec<u8>> {
+    let parquet = |source| Error::Parquet { table: table.name, source: Box::new(source) };
+    let arrow = |source| Error::Arrow { table: table.name, source: Box::new(source) };
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(parquet)?;
+    // A table that never had a transaction has no such column.
+    let mask = ProjectionMask::columns(builder.parquet_schema(), actions.iter().copied());
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    for batch in builder.with_projection(mask).build().map_err(parquet)? {
+        writer.write(&batch.map_err(arrow)?).map_err(arrow)?;
+    }
+    writer.finish().map_err(arrow)?;
+    Ok(writer.into_inner())
+}
+
+/// Some columns of a checkpoint.
+pub(crate) fn checkpoint_columns(table: &'static Table, bytes: Bytes, columns: &[&str]) -> Result<Vec<RecordBatch>> {
     let parquet = |source| Error::Parquet { table: table.name, source: Box::new(source) };
     let arrow = |source| Error::Arrow { table: table.name, source: Box::new(source) };
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
-    let reader = builder.with_projection(mask).build().map_err(parquet)?;
-    let mut offsets = Offsets::new();
-    for batch in reader {
-        let batch = batch.map_err(arrow)?;
-        // A table that never had a transaction has no such column.
-        let Some(txn) = batch.column_by_name("txn") else { continue };
-        let Some(txn) = txn.as_any().downcast_ref::<StructArray>() else {
-            return Err(Error::Corrupt { path: path.to_string(), reason: "txn is not a struct".into() });
-        };
-        let (Some(apps), Some(versions)) = (txn.column_by_name("appId"), txn.column_by_name("version")) else { continue };
-        let apps = cast(apps, &DataType::Utf8).map_err(arrow)?;
-        let versions = cast(versions, &DataType::Int64).map_err(arrow)?;
-        let (apps, versions) = (apps.as_string::<i32>(), versions.as_primitive::<Int64Type>());
-        for row in (0..txn.len()).filter(|row| txn.is_valid(*row) && apps.is_valid(*row)) {
-            offsets.insert(apps.value(row).to_owned(), versions.value(row));
-        }
-    }
-    Ok(offsets)
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    builder.with_projection(mask).build().map_err(parquet)?.map(|batch| batch.map_err(arrow)).collect()
+}
+
+/// A struct and some of its fields.
+type Fields<'b, const N: usize> = Option<(&'b StructArray, [&'b ArrayRef; N])>;
+
+/// A struct of a checkpoint with some of its fields; `None` where it is not there.
+pub(crate) fn struct_of<'b, const N: usize>(batch: &'b RecordBatch, name: &str, fields: [&str; N], path: &Path) -> Result<Fields<'b, N>> {
+    let Some(column) = batch.column_by_name(name) else { return Ok(None) };
+    let Some(found) = column.as_any().downcast_ref::<StructArray>() else {
+        return Err(Error::Corrupt { path: path.to_string(), reason: format!("{name} is not a struct") });
+    };
+    let columns: Option<Vec<_>> = fields.iter().map(|field| found.column_by_name(field)).collect();
+    Ok(columns.and_then(|columns| columns.try_into().ok()).map(|columns| (found, columns)))
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -78,7 +78,7 @@ impl LakeSnapshot {
     /// It registers its store in the session by itself when it is scanned.
     ///
     /// # Shapes
-    /// The columns of [`Table::schema`] in order, texts as `Utf8View`. Maps have the inner names of the Delta reader and
+    /// The columns of [`Table::schema`] in order, without those that no committer has added to the table yet; texts as `Utf8View`. Maps have the inner names of the Delta reader and
     /// texts inside them may be `Utf8View` too: cast before a union with batches of the tail, as `scan` does.
     ///
     /// # Errors
@@ -159,9 +159,9 @@ impl Reader {
         Ok(Some(snapshot))
     }
 
-    /// Version and newest checkpoint of the table; `None` when it is not there.
-    pub(crate) async fn progress(&self) -> Result<Option<(i64, i64)>> {
-        Ok(self.log.load().await?.map(|head| (head.version, head.checkpoint)))
+    /// The log that it follows.
+    pub(crate) const fn log(&self) -> &TableLog {
+        &self.log
     }
 
     /// Loads afresh: a snapshot that is carried from version to version grows slower with each.
@@ -183,15 +183,18 @@ impl Reader {
     }
 }
 
-/// Brings columns to the exact types of the table.
+/// Brings columns to the exact types of the table; a column that the files do not have yet is null.
 pub(crate) fn conform(table: &'static Table, names: &[&str], batch: &RecordBatch) -> Result<RecordBatch> {
     let failed = |source| Error::Arrow { table: table.name, source: Box::new(source) };
     let schema = table.schema();
     let mut fields = Vec::with_capacity(names.len());
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(names.len());
-    for (name, array) in names.iter().zip(batch.columns()) {
+    for name in names {
         let field = schema.field_with_name(name).map_err(failed)?;
-        arrays.push(cast(array, field.data_type()).map_err(failed)?);
+        arrays.push(match batch.column_by_name(name) {
+            Some(array) => cast(array, field.data_type()).map_err(failed)?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
         fields.push(field.clone());
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(failed)

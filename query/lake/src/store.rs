@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use kiro_schemas::Secret;
+use kiro_schemas::{Micros, Secret};
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -20,6 +20,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
+use crate::upkeep::Deleted;
 use crate::{Error, Result};
 
 const NAME: &str = "DurableLocalStore";
@@ -145,6 +146,36 @@ fn staged_name(path: &FsPath) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{}", Uuid::now_v7().as_u128()));
     PathBuf::from(name)
+}
+
+/// Deletes, below a directory, what writes left behind under such names before a time.
+pub(crate) fn sweep(dir: &FsPath, before: Micros) -> std::io::Result<Deleted> {
+    let mut deleted = Deleted::default();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => sweep(&entry.path(), before)?,
+            Ok(metadata) if is_staged(&entry.path()) && is_older(&metadata, before) => match std::fs::remove_file(entry.path()) {
+                Ok(()) => Deleted { files: 1, bytes: metadata.len() },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            },
+            // Others come and go meanwhile.
+            Ok(_) | Err(_) => continue,
+        };
+        deleted = Deleted { files: deleted.files + found.files, bytes: deleted.bytes + found.bytes };
+    }
+    Ok(deleted)
+}
+
+fn is_staged(path: &FsPath) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('#'));
+    name.is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_older(metadata: &std::fs::Metadata, before: Micros) -> bool {
+    let since = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_micros()).ok()).is_some_and(|at| at < before.0)
 }
 
 fn write_staged(staged: &FsPath, payload: &PutPayload) -> std::io::Result<()> {

@@ -17,7 +17,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use url::Url;
 
+mod columns;
+mod look;
+
 use crate::{Error, FaultStore, Lake, Toxics, local_store};
+
+mod endurance;
+mod upkeep;
 
 fn table() -> &'static Table {
     Table::find("pipeline_runs_events").expect("a table")
@@ -370,4 +376,27 @@ fn commits_of_others_are_read_or_refused() {
     let deep = "[".repeat(1 << 20);
     assert!(crate::log::parse_entry(&path, deep.as_bytes()).is_err());
     assert!(crate::log::parse_entry(&path, format!("{{\"add\":{deep}").as_bytes()).is_err());
+}
+
+#[tokio::test]
+async fn versions_of_a_table_lie_apart() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let old = lake_on(Arc::clone(&store)).await;
+    let new = lake_on(store).await.with_version(2, &[table()]);
+    old.commit(table(), commit(0, 0, 3)).await.expect("a commit");
+    new.commit(table(), commit(0, 0, 5)).await.expect("a commit");
+    for (lake, count) in [(&old, 3), (&new, 5)] {
+        assert_eq!(places(lake).await.0, count, "each reads its own files");
+        assert_eq!(stands(lake, 0).await, i64::try_from(count).expect("small"));
+    }
+}
+
+#[test]
+fn statistics_tell_rows_nulls_and_bounds_over_all_batches() {
+    let file = crate::files::encode(table(), &[rows(0, 3..5), rows(0, 1..3)]).expect("a file");
+    let told: serde_json::Value = serde_json::from_str(&file.statistics).expect("JSON");
+    assert_eq!((&told["numRecords"], &told["nullCount"]["run_id"], &told["nullCount"]["outcome"]), (&4.into(), &0.into(), &4.into()));
+    assert_eq!((&told["minValues"]["_offset"], &told["maxValues"]["_offset"]), (&1.into(), &4.into()));
+    assert_eq!((&told["minValues"]["run_id"], &told["maxValues"]["run_id"]), (&"0-1".into(), &"0-4".into()));
+    assert_eq!(told["maxValues"]["recorded_at"], "1970-01-01T00:00:00.000004Z");
 }

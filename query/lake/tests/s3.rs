@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use kiro_lake::{FaultStore, Lake, S3Config, Toxics, s3_store};
+use kiro_lake::{Compacted, FaultStore, Lake, Retention, S3Config, Toxics, s3_store};
 use kiro_ports::{Commit, Committed, SystemClock, TableSink, TableSource, Transaction};
 use kiro_schemas::{Event, Micros, Secret, Subject, Tenant, TopicPartition, subject};
 use kiro_tables::{EventRows, Stamp, Table};
@@ -187,4 +187,29 @@ async fn of_two_committers_of_one_partition_one_wins() {
     }
     let (count, distinct) = places(&first).await;
     assert_eq!((count, distinct.len()), (45, 45));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lake_on_it_is_kept() {
+    let server = Server::start();
+    let at_once = Retention::exactly(Duration::ZERO);
+    let (lake, other) = (lake_on(server.store("kept")).await, lake_on(server.store("kept")).await);
+    let lake = lake.without_checkpoints().trusting(Duration::ZERO);
+    for at in 0..12 {
+        lake.commit(table(), commit(0, at * 3, at * 3 + 3)).await.expect("a commit");
+    }
+    let (ours, theirs) = tokio::join!(lake.compact(table(), at_once), other.compact(table(), at_once));
+    let done = [ours, theirs].into_iter().filter(|outcome| matches!(outcome, Ok(Compacted::Done { files: 12, .. }))).count();
+    assert_eq!((done, lake.live_files(table()).await.expect("files")), (1, 1));
+    lake.commit(table(), commit(0, 36, 40)).await.expect("a commit");
+    lake.checkpoint(table()).await.expect("a checkpoint").expect("a version");
+    // The store tells whole seconds.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(lake.vacuum(table(), at_once).await.expect("vacuum").files, 12);
+    assert_eq!(lake.clean_log(table(), at_once).await.expect("cleaned").files, 14);
+    let fresh = lake_on(server.store("kept")).await;
+    let (count, distinct) = places(&fresh).await;
+    assert_eq!((count, distinct.len()), (40, 40));
+    assert!(matches!(fresh.commit(table(), commit(0, 40, 41)).await.expect("an outcome"), Committed::Done(_)));
+    assert_eq!(places(&lake).await.0, 41);
 }

@@ -18,6 +18,14 @@ pub(super) fn fatal(state: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), state.into(), message.into())))
 }
 
+/// The error with its place counted from the beginning of the whole text.
+pub(super) fn after(error: PgWireError, before: usize) -> PgWireError {
+    let PgWireError::UserError(mut info) = error else { return error };
+    let place = info.position.as_deref().and_then(|place| place.parse::<usize>().ok());
+    info.position = place.map(|place| (place + before).to_string());
+    PgWireError::UserError(info)
+}
+
 /// What a question met before its first row.
 pub(super) fn of_query(error: &Error) -> PgWireError {
     match error {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
@@ -21,6 +21,7 @@ use pgwire::messages::startup::{Authentication, PasswordMessageFamily, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::Mutex;
 
+use super::settings::Settings;
 use super::{Session, fault};
 use crate::tools::SERVER_VERSION;
 
@@ -74,9 +75,7 @@ impl Login {
         save_startup_parameters_to_metadata(client, startup);
         client.set_state(PgWireConnectionState::AuthenticationInProgress);
         let server = &self.session.shared.server;
-        if self.session.is_surplus {
-            return Err(fault::fatal("53300", format!("too many connections: {} are allowed", server.max_connections)));
-        }
+        *self.session.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings::of(startup)?;
         let is_local = client.socket_addr().ip().to_canonical().is_loopback();
         if let (true, Some(who)) = (is_local, &server.open) {
             return self.finish(client, who.clone()).await;
@@ -151,12 +150,16 @@ impl Login {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let shared = &self.session.shared;
+        let place = Arc::clone(&shared.places)
+            .try_acquire_owned()
+            .map_err(|_full| fault::fatal("53300", format!("too many connections: {} are allowed", shared.server.max_connections)))?;
         let (pid, key) = shared.keys.generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
         let registered = self.session.registered.set(shared.connections.register(pid, key));
-        if registered.is_err() || self.session.who.set(who).is_err() {
+        if self.session.place.set(place).is_err() || registered.is_err() || self.session.who.set(who).is_err() {
             return Err(fault::fatal("08P01", "a second login"));
         }
+        shared.waiting.leave(self.session.number);
         finish_authentication(client, &Parameters).await
     }
 }

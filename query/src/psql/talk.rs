@@ -1,25 +1,28 @@
 //! Statements: the simple protocol (text in, text out) and the extended one (parse, bind, execute).
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use futures::{Sink, SinkExt};
+use futures::{Sink, SinkExt, StreamExt};
 use kiro_ports::{Principal, SqlRequest};
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query};
-use pgwire::api::results::{FieldInfo, Response, Tag};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
-use pgwire::api::store::PortalStore;
+use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::extendedquery::Execute;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query as QueryMessage;
 
-use super::session::{Command, setting, split};
+use super::copy::Form;
+use super::session::{Command, split};
+use super::settings::Settings;
 use super::{Session, fault, wire};
 use crate::Door;
 
@@ -40,8 +43,13 @@ impl Talk {
         self.0.who.get().ok_or_else(|| fault::fatal("28000", "no login came before"))
     }
 
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.0.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn request(&self, text: &str, parameters: Vec<Option<String>>) -> PgWireResult<SqlRequest> {
-        Ok(SqlRequest { parameters, ..SqlRequest::new(self.who()?.tenant.clone(), text) })
+        let (who, as_of) = (self.who()?, self.settings().as_of());
+        Ok(SqlRequest { parameters, as_of, user: who.name.clone(), ..SqlRequest::new(who.tenant.clone(), text) })
     }
 
     /// Does the work of a statement unless the client asks to cancel it.
@@ -60,11 +68,19 @@ impl Talk {
             return Err(fault::error("25P02", "the transaction has failed: statements are ignored until it ends"));
         }
         Ok(match command {
-            Command::Ask => {
+            Command::Ask | Command::Copy(_) => {
                 let answer = self.0.shared.server.query.ask(request, Door::Psql).await.map_err(|e| fault::of_query(&e))?;
                 Response::Query(wire::response(answer, format)?)
             }
-            Command::Show(name) => Response::Query(wire::single(name, setting(name)?)?),
+            Command::Show(name) => Response::Query(wire::single(name, &self.settings().show(name)?)?),
+            Command::Set(change) => {
+                self.settings().set(&change.name, change.value.as_deref(), change.place)?;
+                Response::Execution(Tag::new(change.tag))
+            }
+            Command::Reset(tag) => {
+                self.settings().reset();
+                Response::Execution(Tag::new(tag))
+            }
             Command::Done(tag) => Response::Execution(Tag::new(tag)),
             Command::Begin => Response::TransactionStart(Tag::new("BEGIN")),
             Command::Commit if has_failed => Response::TransactionEnd(Tag::new("ROLLBACK")),
@@ -85,10 +101,13 @@ impl Talk {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
         for statement in statements {
-            let (command, status) = (Command::of(statement), client.transaction_status());
-            match self.run(&command, self.request(statement, Vec::new())?, &Format::UnifiedText, status).await? {
-                Response::Query(rows) => send_query_response(client, rows, true).await?,
-                Response::Execution(tag) | Response::TransactionStart(tag) | Response::TransactionEnd(tag) => {
+            let status = client.transaction_status();
+            let command = Command::of(statement.text).map_err(|e| fault::after(e, statement.before))?;
+            let answer = self.run(&command, self.request(statement.text, Vec::new())?, &Format::UnifiedText, status).await;
+            match (&command, answer.map_err(|e| fault::after(e, statement.before))?) {
+                (Command::Copy(form), Response::Query(rows)) => copy_out(client, form, rows).await?,
+                (_, Response::Query(rows)) => send_query_response(client, rows, true).await?,
+                (_, Response::Execution(tag) | Response::TransactionStart(tag) | Response::TransactionEnd(tag)) => {
                     send_execution_response(client, tag).await?;
                 }
                 _ => return Err(fault::error("XX000", "an answer of an unknown kind")),
@@ -97,6 +116,50 @@ impl Talk {
         }
         Ok(())
     }
+
+    /// Copies the rows of a portal out, when that is what its statement asks for.
+    async fn execute_copy<C>(&self, client: &mut C, portal: &str) -> PgWireResult<bool>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Some(Entry::Value(portal)) = client.portal_store().get_portal(portal) else { return Ok(false) };
+        let prepared = &portal.statement.statement;
+        let Command::Copy(form) = &prepared.command else { return Ok(false) };
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let request = self.request(&prepared.text, parameters(&portal)?)?;
+        let status = client.transaction_status();
+        if let Response::Query(rows) = self.run(&prepared.command, request, &Format::UnifiedText, status).await? {
+            copy_out(client, form, rows).await?;
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(true)
+    }
+}
+
+/// Sends rows as lines.
+async fn copy_out<C>(client: &mut C, form: &Form, mut rows: QueryResponse) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    C::Error: Debug,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let fields = rows.row_schema();
+    let (forced, count) = (form.forced(&fields)?, i16::try_from(fields.len()).unwrap_or(i16::MAX));
+    let begin = CopyOutResponse::new(0, count, vec![0; fields.len()]);
+    client.feed(PgWireBackendMessage::CopyOutResponse(begin)).await?;
+    if let Some(header) = form.header(&fields) {
+        client.feed(PgWireBackendMessage::CopyData(CopyData::new(header))).await?;
+    }
+    let mut sent = 0;
+    while let Some(row) = rows.data_rows().next().await {
+        client.feed(PgWireBackendMessage::CopyData(CopyData::new(form.row(&row?, &forced)))).await?;
+        sent += 1;
+    }
+    client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+    send_execution_response(client, Tag::new("COPY").with_rows(sent)).await
 }
 
 #[async_trait]
@@ -152,15 +215,15 @@ impl QueryParser for Talk {
         let statements = split(sql)?;
         let text = match statements.as_slice() {
             [] => return Ok(None),
-            [one] => (*one).to_owned(),
+            [one] => one.text.to_owned(),
             _ => return Err(fault::error("42601", "only one statement can be prepared at a time")),
         };
-        let command = Command::of(&text);
+        let command = Command::of(&text)?;
         let (parameters, schema) = match &command {
-            Command::Ask => {
+            Command::Ask | Command::Copy(_) => {
                 let described = self.0.shared.server.query.describe(who.tenant.clone(), text.clone(), Door::Psql).await;
                 let described = described.map_err(|e| fault::of_query(&e))?;
-                (described.parameters, described.schema)
+                (described.parameters, if command == Command::Ask { described.schema } else { Arc::new(Schema::empty()) })
             }
             Command::Show(name) => (Vec::new(), Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]))),
             _ => (Vec::new(), Arc::new(Schema::empty())),
@@ -194,10 +257,17 @@ impl ExtendedQueryHandler for Talk {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.clone();
-        let result = self.unless_cancelled(self._on_execute(client, message)).await;
+        let name = name.as_deref().unwrap_or(DEFAULT_NAME);
+        let executed = async {
+            if !self.execute_copy(client, name).await? {
+                self._on_execute(client, message).await?;
+            }
+            Ok(())
+        };
+        let result = self.unless_cancelled(executed).await;
         if result.is_err() {
             // The portal holds the rows, and they their place among the running questions.
-            client.portal_store().rm_portal(name.as_deref().unwrap_or(DEFAULT_NAME));
+            client.portal_store().rm_portal(name);
         }
         result
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kiro_ports::{Audit, AuditEntry, NewToken, PortError, Principal, Role, ScramVerifier, TokenInfo, Tokens};
-use kiro_schemas::{Micros, Secret, Tenant};
+use kiro_schemas::{Micros, Secret, Tenant, Value};
 use pgwire::api::auth::sasl::scram::gen_salted_password;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::session::{self, split};
 use super::{PsqlServer, serve};
 use crate::Query;
-use crate::fixture::{Fixed, Memory, engine, run};
+use crate::fixture::{Fixed, Memory, engine, rows, run};
 
 pub(super) const PASSWORD: &str = "kiro_0123456789abcdef";
 
@@ -85,6 +85,11 @@ pub(super) async fn start_with(open: bool, max_connections: usize, tls: Option<A
     memory.tail("pipeline_runs", run("default", "1", 0, 1, "main"));
     memory.tail("pipeline_runs", run("default", "2", 0, 2, "it's"));
     memory.tail("pipeline_runs", run("other", "3", 0, 3, "main"));
+    for (tenant, id, recorded_at) in [("default", "1", 1), ("default", "2", 2), ("other", "3", 3)] {
+        let at = Value::Time(Micros(recorded_at));
+        let event = [("tenant", Value::text(tenant)), ("run_id", Value::text(id)), ("recorded_at", at)];
+        memory.tail("pipeline_runs_events", rows("pipeline_runs_events", &[&event]));
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (at, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let open = open.then(|| Principal { name: "loopback".into(), tenant: Tenant::default(), role: Role::Admin });
@@ -281,11 +286,13 @@ async fn connections_over_the_limit_are_told_so() {
 
 #[test]
 fn texts_are_cut_at_semicolons_only() {
-    assert_eq!(split("a; b ;;\n c").expect("three"), ["a", " b ", "\n c"]);
+    let texts = |text: &str| -> Vec<String> { split(text).expect("parts").iter().map(|part| part.text.to_owned()).collect() };
+    assert_eq!(texts("a; b ;;\n c"), ["a", " b ", "\n c"]);
     assert_eq!(split("SELECT $$;$$; /* ; */ SELECT E'\\';' -- ;").expect("two").len(), 2);
-    assert_eq!(split("é;\r\n'x\n;y';z").expect("three"), ["é", "\r\n'x\n;y'", "z"]);
+    assert_eq!(texts("é;\r\n'x\n;y';z"), ["é", "\r\n'x\n;y'", "z"]);
+    assert_eq!(split("é;\r\n'x\n;y';z").expect("three").iter().map(|part| part.before).collect::<Vec<_>>(), [0, 2, 11]);
     assert!(split(" -- nothing\n;").expect("none").is_empty());
     assert!(split("SELECT 'open").is_err());
-    assert_eq!(session::Command::of("/* a */ rollback to savepoint x"), session::Command::RollbackTo);
-    assert_eq!(session::Command::of("show TABLES"), session::Command::Ask);
+    assert_eq!(session::Command::of("/* a */ rollback to savepoint x").expect("a command"), session::Command::RollbackTo);
+    assert_eq!(session::Command::of("show TABLES").expect("a command"), session::Command::Ask);
 }

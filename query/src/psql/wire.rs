@@ -1,9 +1,10 @@
 //! Rows as the protocol carries them. Maps travel as JSON text.
 
+use std::fmt::{Display, LowerExp};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch, field_into_pg_type, into_pg_type};
@@ -11,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kiro_ports::SqlAnswer;
 use pgwire::api::Type;
 use pgwire::api::portal::Format;
-use pgwire::api::results::{FieldInfo, QueryResponse};
+use pgwire::api::results::{FieldFormat, FieldInfo, QueryResponse};
 use pgwire::error::{PgWireError, PgWireResult};
 
 use super::fault;
@@ -33,7 +34,8 @@ pub(super) fn response(answer: SqlAnswer, format: &Format) -> PgWireResult<Query
     let of_batch = Arc::clone(&fields);
     let rows = answer.rows.map(move |batch| {
         let batch = batch.map_err(|e| fault::of_fault(&e))?;
-        let batch = carry(&batch, &schema).map_err(|e| fault::error("XX000", format!("cannot write a row: {e}")))?;
+        let batch = carry(&batch, &schema).and_then(|batch| spell(&batch, &of_batch));
+        let batch = batch.map_err(|e| fault::error("XX000", format!("cannot write a row: {e}")))?;
         let rows: Vec<_> = encode_recordbatch(Arc::clone(&of_batch), batch).collect();
         Ok::<_, PgWireError>(stream::iter(rows))
     });
@@ -71,6 +73,46 @@ fn carry(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowEr
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_, _>>()?, &options)
+}
+
+/// Floats that go as text, as PostgreSQL spells them.
+fn spell(batch: &RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch, ArrowError> {
+    let spelled = batch.columns().iter().zip(fields).zip(batch.schema_ref().fields()).map(|((column, info), field)| {
+        let texts: StringArray = match column.data_type() {
+            DataType::Float64 if info.format() == FieldFormat::Text => {
+                column.as_primitive::<Float64Type>().iter().map(|value| value.map(|v| float(v, v.is_nan(), v.is_infinite(), 15))).collect()
+            }
+            DataType::Float32 if info.format() == FieldFormat::Text => {
+                column.as_primitive::<Float32Type>().iter().map(|value| value.map(|v| float(v, v.is_nan(), v.is_infinite(), 6))).collect()
+            }
+            _ => return (Arc::clone(field), Arc::clone(column)),
+        };
+        (Arc::new(Field::new(field.name(), DataType::Utf8, true)), Arc::new(texts) as ArrayRef)
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) = spelled.unzip();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+/// The shortest text that is read as the same number; with an exponent below -4 and from `digits` on.
+///
+/// # Source
+/// PostgreSQL 16, `float8out` and `float4out` with `extra_float_digits` = 1.
+fn float(value: impl Display + LowerExp + PartialOrd + From<i8>, is_nan: bool, is_infinite: bool, digits: i32) -> String {
+    if is_nan {
+        return "NaN".to_owned();
+    }
+    if is_infinite {
+        return if value > 0_i8.into() { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    match scientific.split_once('e').and_then(|(mantissa, exponent)| Some((mantissa, exponent.parse::<i32>().ok()?))) {
+        Some((mantissa, exponent)) if !(-4..digits).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => value.to_string(),
+    }
 }
 
 /// Maps as JSON objects.

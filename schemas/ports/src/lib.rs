@@ -25,12 +25,14 @@ pub use clock::{Clock, SystemClock};
 pub use error::PortError;
 pub use feature::{FeatureRequest, FeatureRow, Features};
 pub use fold::{Derived, Folding, Missing};
-pub use log::{Assignment, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, Position, Record, Subscription, Watermarks};
+pub use log::{
+    Assignment, EventLog, Gap, LogBatch, LogConsumer, LogState, NewRecord, Poll, Position, RECORD_ID, Record, Subscription, Watermarks,
+};
 pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
 pub use service::{
     Assessor, Audit, AuditEntry, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, RiskRequest, bearer,
 };
 pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
-pub use store::{Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
+pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
 pub use table::{Commit, Committed, Offsets, TableSink, TableSource, Transaction};
 pub use view::{Snapshot, TableView, TailBatch, View, Views};

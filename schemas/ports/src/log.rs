@@ -8,6 +8,10 @@ use kiro_schemas::{Micros, OffsetVector, TopicPartition};
 
 use crate::{Headers, PortError};
 
+/// The header by which a record is known when it comes twice, since the log may take an append and not say so: when a door took
+/// it, in microseconds since the epoch and for no other record of that door, `-`, and the door.
+pub const RECORD_ID: &str = "kiro-record";
+
 /// A record to append.
 #[derive(Debug, Clone, Default)]
 pub struct NewRecord {
@@ -132,7 +136,8 @@ pub struct Watermarks {
 pub trait EventLog: Send + Sync + std::fmt::Debug {
     /// Makes sure that a topic is there, with this many partitions if it has to be created.
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<(), PortError>;
-    /// Appends records; they are durable when this returns, and their positions are in the order of the records.
+    /// Appends records; they are durable when this returns, and their positions are in the order of the records. There are no
+    /// positions when the records are kept for a log that is away, and go into it later.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, PortError>;
     /// Begins to consume.
     async fn consume(&self, subscription: Subscription, assignment: Arc<dyn Assignment>) -> Result<Box<dyn LogConsumer>, PortError>;

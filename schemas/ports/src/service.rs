@@ -149,12 +149,14 @@ pub trait Imports: Send + Sync + std::fmt::Debug {
 pub trait Operations: Send + Sync + std::fmt::Debug {
     /// How the process is: roles, log, lag, tables, gaps.
     async fn status(&self) -> serde_json::Value;
-    /// `Ok` when it is ready to serve, else why not.
-    async fn ready(&self) -> Result<(), String>;
+    /// How it is ready to serve, in a sentence; an error says why it is not.
+    async fn ready(&self) -> Result<String, String>;
     /// Trains and judges the model of a tenant now, and serves what earned its place. The report.
     async fn evaluate_model(&self, who: &Principal) -> Result<serde_json::Value, PortError>;
     /// Appends the dead letters of a reason prefix again; how many.
     async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str) -> Result<u64, PortError>;
+    /// Checks every file and every row of the audit log: `is_whole`, `rows`, `partitions`, `breaks` with their places.
+    async fn verify_audit(&self) -> Result<serde_json::Value, PortError>;
     /// Waits until what was appended before this call can be queried, at most a few seconds.
     async fn settle(&self) -> Result<(), PortError>;
 }

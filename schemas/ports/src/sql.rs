@@ -20,6 +20,8 @@ pub type AsOf = Micros;
 pub struct SqlRequest {
     /// Whose rows are visible.
     pub tenant: Tenant,
+    /// Who asks, as the statement can ask for it; it decides nothing.
+    pub user: String,
     /// One read-only statement.
     pub sql: String,
     /// See [`AsOf`].
@@ -35,7 +37,8 @@ pub struct SqlRequest {
 impl SqlRequest {
     /// A question with the default limits: 30 s, 1 million rows.
     pub fn new(tenant: Tenant, sql: impl Into<String>) -> Self {
-        Self { tenant, sql: sql.into(), as_of: None, parameters: Vec::new(), timeout: Duration::from_secs(30), max_rows: 1_000_000 }
+        let (sql, timeout) = (sql.into(), Duration::from_secs(30));
+        Self { tenant, user: String::new(), sql, as_of: None, parameters: Vec::new(), timeout, max_rows: 1_000_000 }
     }
 }
 

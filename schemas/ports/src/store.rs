@@ -1,7 +1,9 @@
 //! The control store: who may do what, and what still has to be sent.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use kiro_schemas::{Micros, Secret, Tenant};
+use kiro_schemas::{Micros, Secret, Tenant, TopicPartition};
 use serde::{Deserialize, Serialize};
 
 use crate::PortError;
@@ -180,4 +182,16 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     async fn failed(&self, key: &str, reason: &str, next: Option<Micros>) -> Result<(), PortError>;
     /// How many wait or are held.
     async fn waiting(&self) -> Result<u64, PortError>;
+}
+
+/// Where the chain of the audit log stood last in each partition: offset and chain of a row.
+pub type AnchorMap = BTreeMap<TopicPartition, (i64, String)>;
+
+/// What is remembered of the audit log apart from the lake, so that rows which are gone from its end are missed.
+#[async_trait]
+pub trait Anchors: Send + Sync + std::fmt::Debug {
+    /// Remembers the last row of a partition; an earlier one than is remembered changes nothing.
+    async fn anchor(&self, at: &TopicPartition, offset: i64, chain: &str, now: Micros) -> Result<(), PortError>;
+    /// What is remembered.
+    async fn anchors(&self) -> Result<AnchorMap, PortError>;
 }

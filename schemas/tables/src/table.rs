@@ -4,8 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use kiro_schemas::subject::{SPECS, Shape};
-use kiro_schemas::{Kind, Role, SubjectSpec};
+use kiro_schemas::{Kind, Role, Subject, SubjectSpec};
 
+use crate::chain::CHAIN;
 use crate::derived;
 
 /// A table's name: always one of [`Table::all`].
@@ -56,6 +57,12 @@ pub(crate) const fn column(name: &'static str, kind: Kind, nullable: bool, doc: 
 pub(crate) const TENANT: TableColumn = column("tenant", Kind::Text, false, "Whose row it is.");
 pub(crate) const SOURCE: TableColumn = column("source", Kind::Text, false, "Canonical URL of the repository, project or service.");
 const ATTRIBUTES: TableColumn = column("attributes", Kind::Map, true, "What is not modelled, text to text.");
+const CHAINED: TableColumn = column(
+    CHAIN,
+    Kind::Text,
+    true,
+    "Hash over this row and the chain of the row before it in its partition; null until the row is in a file.",
+);
 const TIME: TableColumn = column("time", Kind::Time, false, "When it happened.");
 pub(crate) const KNOWN_AT: TableColumn = column("known_at", Kind::Time, false, "When the source could tell.");
 pub(crate) const RECORDED_AT: TableColumn = column("recorded_at", Kind::Time, false, "When the log took it.");
@@ -139,6 +146,7 @@ fn of_subject(spec: &'static SubjectSpec) -> Vec<Table> {
         column("_partition", Kind::Int, false, "Partition of that topic."),
         column("_offset", Kind::Int, false, "Offset in that partition."),
     ]);
+    events.extend((spec.subject == Subject::AuditEntry).then_some(CHAINED));
     if spec.shape == Shape::Fact {
         return vec![Table::new(spec.table, spec.doc, TableShape::Events, vec![], events)];
     }

@@ -33,7 +33,7 @@ fn exported(registry: &Registry) -> String {
 #[test]
 fn gates_are_bounded_and_there_from_zero_on() {
     let registry = Registry::new();
-    let telemetry = Telemetry::register(&registry).expect("registered");
+    let telemetry = Telemetry::register(&registry, None).expect("registered");
     let names: Vec<String> = (0..2 * MOST_NAMES).map(|at| format!("gate{at:03}")).collect();
     telemetry.gates(names.iter().map(String::as_str));
     assert_eq!(value(&exported(&registry), "kiro_gate_decisions_total{gate=\"gate000\",status=\"failed\",verdict=\"failed\"}"), Some(0.0));
@@ -43,13 +43,13 @@ fn gates_are_bounded_and_there_from_zero_on() {
     let text = exported(&registry);
     let counted = |gate: &str| value(&text, &format!("kiro_gate_decisions_total{{gate=\"{gate}\",status=\"passed\",verdict=\"warning\"}}"));
     assert_eq!((counted("gate049"), counted("gate050"), counted("other")), (Some(1.0), None, Some(MOST_NAMES as f64)));
-    assert!(Telemetry::register(&registry).is_err());
+    assert!(Telemetry::register(&registry, None).is_err());
 }
 
 #[test]
 fn the_process_is_measured() {
     let registry = Registry::new();
-    let _telemetry = Telemetry::register(&registry).expect("registered");
+    let _telemetry = Telemetry::register(&registry, None).expect("registered");
     let text = exported(&registry);
     assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6), "{text}");
     assert!(value(&text, "process_open_fds").is_some_and(|files| files >= 3.0));
@@ -62,7 +62,7 @@ fn the_process_is_measured() {
 #[test]
 fn a_served_model_is_told_once() {
     let registry = Registry::new();
-    let telemetry = Telemetry::register(&registry).expect("registered");
+    let telemetry = Telemetry::register(&registry, None).expect("registered");
     let model = kiro_models::RiskModel::fit(&[], &kiro_models::EvaluationConfig::default()).expect("a model");
     for tenant in ["a", "a", "b"] {
         telemetry.served(&Tenant::new(tenant), &model);

@@ -5,9 +5,7 @@
 //! poll ◄── woken by the writer ◄────────────────┘            retention deletes whole files, oldest first
 //! ```
 
-mod codec;
 mod consumer;
-mod folder;
 mod segment;
 mod topic;
 mod writer;
@@ -29,6 +27,7 @@ use self::consumer::EmbeddedConsumer;
 use self::topic::{Found, Topic};
 use self::writer::{Answer, Request};
 use crate::error::{Error, Result};
+use crate::{codec, folder};
 
 /// How the embedded log keeps its records.
 #[derive(Debug, Clone)]
@@ -120,7 +119,7 @@ impl EmbeddedLog {
     /// [`Error::InUse`] when another process has it open, [`Error::Format`] when a newer version wrote it, and what the disk says.
     pub fn open(dir: &Path, options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let lock = folder::take(dir)?;
-        let topics = folder::topics(dir)?;
+        let topics = Topic::open_all(&dir.join("topics"), true)?;
         tracing::info!(path = %dir.display(), topics = topics.len(), "embedded log opened");
         let shared = Arc::new(Shared {
             folder: dir.to_owned(),
@@ -133,6 +132,23 @@ impl EmbeddedLog {
         });
         let (writer, thread) = writer::start(Arc::clone(&shared))?;
         Ok(Self { shared, writer: Some(writer), thread: Some(thread) })
+    }
+
+    /// The watermarks of all partitions of a log that nobody has open. Nothing is changed, but for a segment that was not closed:
+    /// it is repaired as at the next start. Blocks while files are opened.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLog::open`].
+    pub fn look(dir: &Path) -> Result<Vec<(TopicPartition, Watermarks)>> {
+        let _lock = folder::take(dir)?;
+        let mut marks = Vec::new();
+        for topic in Topic::open_all(&dir.join("topics"), false)?.values() {
+            for at in topic.partitions() {
+                let mark = topic.watermarks(&at)?;
+                marks.push((at, mark));
+            }
+        }
+        Ok(marks)
     }
 
     /// Deletes now what retention no longer wants, and says how many segments that were. It also happens by itself.

@@ -9,7 +9,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
 };
 
-use super::codec;
+use crate::codec;
 use crate::error::{Error, Result};
 
 /// (partition, offset) → record.

@@ -1,5 +1,6 @@
 //! One topic: a folder of segments, the newest of which is written to.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,9 +9,10 @@ use kiro_ports::{Record, Watermarks};
 use kiro_schemas::{Micros, TopicPartition};
 
 use super::EmbeddedOptions;
-use super::folder::sync_folder;
 use super::segment::{Row, Segment};
+use crate::codec::fnv1a;
 use crate::error::{Error, Result};
+use crate::folder::sync_folder;
 
 const MAX_PARTITIONS: i32 = 1024;
 
@@ -49,8 +51,24 @@ impl Topic {
         Self::of(name, folder, vec![segment])
     }
 
-    /// Opens a folder; `None` when the topic's creation was interrupted.
-    pub(super) fn open(topics: &Path, name: &str) -> Result<Option<Self>> {
+    /// Opens all topics of a folder, to be written to or only to be looked at.
+    pub(super) fn open_all(folder: &Path, is_written: bool) -> Result<BTreeMap<Arc<str>, Arc<Self>>> {
+        if is_written {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        let mut topics = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let name = entry.map_err(Error::io(folder))?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(topic) = Self::open(folder, name, is_written)? {
+                topics.insert(Arc::clone(&topic.name), Arc::new(topic));
+            }
+        }
+        Ok(topics)
+    }
+
+    /// Opens a folder, to be written to or only to be looked at; `None` when the topic's creation was interrupted.
+    pub(super) fn open(topics: &Path, name: &str, is_written: bool) -> Result<Option<Self>> {
         let folder = topics.join(name);
         let mut sequences = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -61,8 +79,9 @@ impl Topic {
         let mut segments = Vec::with_capacity(sequences.len());
         while let Some(newest) = sequences.pop() {
             let path = file_of(&folder, newest);
-            match Segment::open(path.clone(), newest, segments.is_empty())? {
+            match Segment::open(path.clone(), newest, is_written && segments.is_empty())? {
                 Some(segment) => segments.push(segment),
+                None if !is_written => {}
                 None => std::fs::remove_file(&path).map_err(Error::io(&path))?,
             }
         }
@@ -188,20 +207,4 @@ fn micros_or_bytes(value: impl TryInto<i64>) -> i64 {
 
 fn file_of(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("{sequence:020}.redb"))
-}
-
-/// # Source
-/// FNV-1a, 64 bits: draft-eastlake-fnv section 2. Stored data depends on it: it never changes.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn keys_keep_their_partition_from_version_to_version() {
-        assert_eq!(super::fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(super::fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(super::fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-    }
 }

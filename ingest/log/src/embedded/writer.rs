@@ -8,9 +8,10 @@ use kiro_ports::{NewRecord, Position};
 use kiro_schemas::TopicPartition;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Shared;
 use super::segment::Row;
 use super::topic::Topic;
-use super::{Shared, codec};
+use crate::codec;
 use crate::error::{Error, Result};
 
 /// Appends that wait; more of them wait in front of the channel. Each holds a request of a caller, so this bounds memory.

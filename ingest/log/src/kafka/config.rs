@@ -34,8 +34,19 @@ impl KafkaConfig {
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         let seconds = Duration::from_secs;
-        let (append_timeout, request_timeout) = (seconds(15), seconds(10));
+        // Who posts hears of an outage before it gives up: GitHub does after 10 s.
+        let (append_timeout, request_timeout) = (seconds(5), seconds(10));
         Self { brokers: brokers.into(), properties: Vec::new(), replication: -1, append_timeout, request_timeout }
+    }
+
+    /// The bytes of key, value and headers that the client takes of a record at most.
+    ///
+    /// # Source
+    /// librdkafka's CONFIGURATION.md: `message.max.bytes`, 1,000,000 unless it is given.
+    #[must_use]
+    pub fn max_record_bytes(&self) -> usize {
+        let given = self.properties.iter().find(|(name, _)| name == "message.max.bytes");
+        given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000)
     }
 
     fn base(&self) -> ClientConfig {
@@ -55,7 +66,8 @@ impl KafkaConfig {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
-            .set("topic.metadata.propagation.max.ms", "5000")
+            // Told before the append is given up: a topic that is not there is no outage.
+            .set("topic.metadata.propagation.max.ms", (self.append_timeout.as_millis() * 3 / 5).to_string())
             .set("message.timeout.ms", self.append_timeout.as_millis().to_string());
         let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
         if !given("linger.ms") && !given("queue.buffering.max.ms") {

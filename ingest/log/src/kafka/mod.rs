@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 /// How often brokers that do not answer are asked, and how long an append waits for room in the producer's queue each time.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
+const LATE: &str = "an append was not acknowledged in time";
 
 /// The log of a Kafka cluster.
 pub struct KafkaLog {
@@ -69,7 +70,7 @@ impl KafkaLog {
         Ok(Self { config: Arc::new(config), clock, health, producer, admin, _monitor: monitor })
     }
 
-    /// Puts a record into the producer's queue, waiting while that is full.
+    /// Puts a record into the producer's queue, waiting while that is full; who calls bounds the time.
     async fn enqueue(&self, record: &NewRecord) -> Result<DeliveryFuture> {
         let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |all, (name, value)| {
             all.insert(Header { key: name, value: Some(value.as_ref()) })
@@ -79,18 +80,25 @@ impl KafkaLog {
             .headers(headers)
             .timestamp(self.clock.now().0 / 1000);
         outgoing.key = record.key.as_deref();
-        let mut waited = Duration::ZERO;
         loop {
             match self.producer.send_result(outgoing) {
                 Ok(delivery) => return Ok(delivery),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if waited < self.config.append_timeout => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     outgoing = back;
                     tokio::time::sleep(QUEUE_WAIT).await;
-                    waited += QUEUE_WAIT;
                 }
                 Err((error, _)) => return Err(Error::kafka("append to", &record.topic, error)),
             }
         }
+    }
+
+    async fn produce(&self, records: &[NewRecord]) -> Result<Vec<Position>> {
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            let delivery = self.enqueue(record).await?;
+            deliveries.push(self.delivered(&record.topic, delivery));
+        }
+        join_all(deliveries).await.into_iter().collect()
     }
 
     async fn delivered(&self, topic: &str, delivery: DeliveryFuture) -> Result<Position> {
@@ -99,7 +107,7 @@ impl KafkaLog {
             Ok(Err((error, _))) => {
                 let code = error.rdkafka_error_code();
                 if code == Some(RDKafkaErrorCode::MessageTimedOut) {
-                    self.health.down("an append was not acknowledged in time");
+                    self.health.down(LATE);
                 }
                 Err(Error::kafka("append to", topic, error))
             }
@@ -186,15 +194,17 @@ impl EventLog for KafkaLog {
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, PortError> {
-        if let (Some(reason), Some(first)) = (self.health.refusal(), records.first()) {
-            return Err(PortError::of(Error::Unreachable { topic: first.topic.clone(), reason }));
+        let Some(topic) = records.first().map(|first| first.topic.clone()) else { return Ok(Vec::new()) };
+        if let Some(reason) = self.health.refusal() {
+            return Err(PortError::of(Error::Unreachable { topic, reason }));
         }
-        let mut deliveries = Vec::with_capacity(records.len());
-        for record in &records {
-            let delivery = self.enqueue(record).await.map_err(PortError::of)?;
-            deliveries.push(self.delivered(&record.topic, delivery));
+        match tokio::time::timeout(self.config.append_timeout, self.produce(&records)).await {
+            Ok(produced) => produced.map_err(PortError::of),
+            Err(_elapsed) => {
+                self.health.down(LATE);
+                Err(PortError::of(Error::Unreachable { topic, reason: LATE.to_owned() }))
+            }
         }
-        join_all(deliveries).await.into_iter().collect::<Result<_>>().map_err(PortError::of)
     }
 
     async fn consume(&self, subscription: Subscription, assignment: Arc<dyn Assignment>) -> Result<Box<dyn LogConsumer>, PortError> {

@@ -1,13 +1,14 @@
 //! The lake of one process: the real committers, and the witness for reading.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::stream;
 use kiro_lake::Lake;
-use kiro_ports::{Commit, Committed, Offsets, PortError, RowStream, Snapshot, TableSink, TableSource};
-use kiro_schemas::FaultKind;
+use kiro_ports::{AnchorMap, Anchors, Commit, Committed, Offsets, PortError, RowStream, Snapshot, TableSink, TableSource};
+use kiro_schemas::{FaultKind, Micros, TopicPartition};
 use kiro_tables::{Table, TableName};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -89,5 +90,27 @@ impl TableSource for SimSource {
         self.life.pass(CrashPoint::Lookup).await;
         let all = self.witness.read(table).map_or_else(Vec::new, |version| version.batches.clone());
         Ok(all.into_iter().filter_map(|batch| batches::matching(batch, among).expect("text columns")).collect())
+    }
+}
+
+/// What the processes of a world remember of the end of the audit log; one time in ten it is not to be had.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct SimAnchors(pub(super) Mutex<AnchorMap>, AtomicU64);
+
+#[async_trait]
+impl Anchors for SimAnchors {
+    async fn anchor(&self, at: &TopicPartition, offset: i64, chain: &str, _now: Micros) -> Result<(), PortError> {
+        if self.1.fetch_add(1, Ordering::Relaxed) % 10 == 9 {
+            return Err(failure("no control store now"));
+        }
+        let mut anchors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if anchors.get(at).is_none_or(|(last, _)| *last < offset) {
+            anchors.insert(at.clone(), (offset, chain.to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn anchors(&self) -> Result<AnchorMap, PortError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }

@@ -26,6 +26,7 @@ pub(super) type Row = (i32, i64, String);
 pub(super) struct Version {
     number: i64,
     offsets: Offsets,
+    files: Vec<(String, Vec<RecordBatch>)>,
     pub(super) batches: Vec<RecordBatch>,
     pub(super) rows: Arc<Vec<Row>>,
 }
@@ -75,6 +76,7 @@ impl Witness {
     }
 
     fn apply(&self, table: &'static Table, version: &mut Version, commit: &Bytes) {
+        let mut is_rewritten = false;
         for line in commit.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             let line: Value = serde_json::from_slice(line).expect("a line of JSON");
             if let Some(txn) = line.get("txn") {
@@ -82,15 +84,24 @@ impl Witness {
                 let before = version.offsets.insert(txn["appId"].as_str().expect("an id").to_owned(), next);
                 assert!(before.is_none_or(|b| b <= next), "{}: a transaction moves back from {before:?} to {next}", table.name);
             }
-            assert!(line.get("remove").is_none(), "nobody removes files here");
+            if let Some(path) = line.get("remove").map(|remove| remove["path"].as_str().expect("a path")) {
+                let place = version.files.iter().position(|(known, _)| known == path);
+                version.files.remove(place.expect("a file is taken out once"));
+                is_rewritten = true;
+            }
             if let Some(path) = line.get("add").and_then(|add| add["path"].as_str()) {
                 let file = self.get(&format!("tables/{}/{path}", table.name)).expect("a file that a commit names");
-                for batch in ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader") {
-                    let batch = batches::conform(table, &batch.expect("rows")).expect("rows of the table");
-                    Arc::make_mut(&mut version.rows).extend(rows(&batch));
-                    version.batches.push(batch);
-                }
+                let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader");
+                let found: Vec<_> =
+                    reader.map(|batch| batches::conform(table, &batch.expect("rows")).expect("rows of the table")).collect();
+                Arc::make_mut(&mut version.rows).extend(found.iter().flat_map(rows));
+                version.batches.extend(found.iter().cloned());
+                version.files.push((path.to_owned(), found));
             }
+        }
+        if is_rewritten {
+            version.batches = version.files.iter().flat_map(|(_, batches)| batches.clone()).collect();
+            version.rows = Arc::new(version.batches.iter().flat_map(rows).collect());
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kiro_lake::{FaultStore, Lake, Toxics};
 use kiro_ports::{Headers, Snapshot as _};
 use kiro_schemas::Event;
-use kiro_tables::Table;
+use kiro_tables::{Table, Trail};
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,7 +21,8 @@ use super::super::{Decode, Engine, EngineConfig, EnginePorts};
 use super::Watcher;
 use super::crash::{CrashPoint, Life, Trace};
 use super::fold::{CountFold, counts, output};
-use super::lake::{SimSink, SimSource};
+use super::keeper::Keeper;
+use super::lake::{SimAnchors, SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
 use super::log::{MemberLog, SimLog, TOPIC};
 use super::store::{CrashStore, Faulty};
@@ -46,25 +47,32 @@ pub(super) struct Told {
     pub(super) faults: u64,
     pub(super) gaps: usize,
     pub(super) recreated: usize,
+    /// Files that compaction took out, and files of logs that were cleaned away.
+    pub(super) kept: (usize, usize),
     pub(super) store: Arc<InMemory>,
     pub(super) witness: Arc<Witness>,
 }
 
 /// Lives through the world of a seed. Panics with the seed where something is wrong.
 pub(super) fn live(seed: u64, folder: &Path) -> Told {
-    live_until(seed, folder, None)
+    live_with(seed, folder, (false, None))
+}
+
+/// The same world, with somebody who keeps its lake.
+pub(super) fn live_kept(seed: u64, folder: &Path) -> Told {
+    live_with(seed, folder, (true, None))
 }
 
 /// The same while everything that can be wrong with a store is, until there are so many commits.
 pub(super) fn storm(seed: u64, folder: &Path, commits: u64) -> Told {
-    live_until(seed, folder, Some(commits))
+    live_with(seed, folder, (false, Some(commits)))
 }
 
-fn live_until(seed: u64, folder: &Path, commits: Option<u64>) -> Told {
+fn live_with(seed: u64, folder: &Path, (is_kept, commits): (bool, Option<u64>)) -> Told {
     time::begin();
     let trace = Arc::new(Trace::default());
     let runtime = tokio::runtime::Builder::new_current_thread().on_thread_park(time::advance).build().expect("a runtime");
-    let world = World { storm: commits, ..World::new(seed, folder, Arc::clone(&trace)) };
+    let world = World { storm: commits, ..World::new(seed, folder, Arc::clone(&trace), is_kept) };
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| LocalSet::new().block_on(&runtime, world.live())));
     let problem = match lived {
         Ok(Ok(told)) => return told,
@@ -89,6 +97,8 @@ struct Shared {
     problem: Mutex<Option<String>>,
     views: Mutex<usize>,
     quarantine: PathBuf,
+    is_kept: bool,
+    anchors: Arc<SimAnchors>,
 }
 
 struct Process {
@@ -108,6 +118,7 @@ struct World {
     recreated: BTreeSet<i32>,
     /// In a storm: until how many commits it lasts.
     storm: Option<u64>,
+    keeper: Option<Keeper>,
 }
 
 struct SimDecoder {
@@ -135,7 +146,7 @@ impl Decode for SimDecoder {
 }
 
 impl World {
-    fn new(seed: u64, folder: &Path, trace: Arc<Trace>) -> Self {
+    fn new(seed: u64, folder: &Path, trace: Arc<Trace>, is_kept: bool) -> Self {
         let clock = Arc::new(SimClock::default());
         let store = Arc::new(InMemory::new());
         let members = 1 + usize::from(seed % 2 == 1);
@@ -150,8 +161,13 @@ impl World {
             problem: Mutex::default(),
             views: Mutex::default(),
             quarantine: folder.join(seed.to_string()),
+            is_kept,
+            anchors: Arc::default(),
         };
+        let stores = (Arc::clone(&shared.faults), Arc::clone(&shared.store));
+        let keeper = || Keeper::new(seed, stores, Arc::clone(&shared.witness), Arc::clone(&shared.trace), Arc::clone(&shared.clock));
         Self {
+            keeper: is_kept.then(keeper),
             seed,
             random: StdRng::seed_from_u64(seed),
             shared: Arc::new(shared),
@@ -178,6 +194,9 @@ impl World {
             } else {
                 self.step(step).await
             }
+            if let Some(keeper) = &mut self.keeper {
+                keeper.step().await;
+            }
             self.wait_up_to(200).await;
             self.complain()?;
         }
@@ -185,6 +204,9 @@ impl World {
             self.stall().await?;
         }
         self.settle().await?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.finish().await;
+        }
         self.examine()
     }
 
@@ -329,12 +351,15 @@ impl World {
             self.count += 1;
             // Some events come again.
             let number = if self.random.gen_bool(0.12) { self.random.gen_range(1..=self.count) } else { self.count };
-            let (subject, table) =
-                if number.is_multiple_of(3) { ("task_run", "task_runs_events") } else { ("pipeline_run", "pipeline_runs_events") };
+            let (subject, transition, table) = match number % 6 {
+                0 | 3 => ("task_run", "started", "task_runs_events"),
+                1 => ("audit_entry", "recorded", "audit_log"),
+                _ => ("pipeline_run", "started", "pipeline_runs_events"),
+            };
             // Some lie in the future for a while.
             let minute = if number.is_multiple_of(11) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
             lines.push(format!(
-                "{{\"subject\":\"{subject}\",\"transition\":\"started\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
+                "{{\"subject\":\"{subject}\",\"transition\":\"{transition}\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
                  \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
                 number % 13
             ));
@@ -501,6 +526,7 @@ impl World {
             stands.insert(partition, (low, high));
         }
         ledger.check_lake(&self.shared.witness, &stands)?;
+        self.check_chain()?;
         if self.processes.len() == 1 {
             self.check_fold()?;
         }
@@ -515,9 +541,25 @@ impl World {
             faults: self.shared.faults.injected(),
             gaps,
             recreated: self.recreated.len(),
+            kept: self.keeper.as_ref().map_or((0, 0), |keeper| *keeper.counts.lock().unwrap_or_else(PoisonError::into_inner)),
             store: Arc::clone(&self.shared.store),
             witness: Arc::clone(&self.shared.witness),
         })
+    }
+
+    /// The chain of the audit log holds, and so does what was remembered of its end.
+    fn check_chain(&self) -> Result<(), String> {
+        let mut trail = Trail::default();
+        for batch in &self.shared.witness.read(Table::find("audit_log").expect("a table")).map(|v| v.batches.clone()).unwrap_or_default() {
+            trail.add(batch).map_err(|e| e.to_string())?;
+        }
+        let anchors = self.shared.anchors.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for report in trail.verify(&anchors) {
+            if !report.breaks.is_empty() || report.unchained > 0 {
+                return Err(format!("the chain of the audit log is broken: {report:?}, anchored is {:?}", anchors.get(&report.at)));
+            }
+        }
+        Ok(())
     }
 
     /// Each run stands with all of its events in the newest of its revisions, and no revision stands twice.
@@ -530,7 +572,11 @@ impl World {
                 }
             }
         }
-        if let Some((run, sparse)) = revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0))) {
+        // Who keeps the lake thins old versions.
+        if !self.shared.is_kept
+            && let Some((run, sparse)) =
+                revisions.iter().find(|(_, revs)| revs.keys().copied().ne(0..i64::try_from(revs.len()).unwrap_or(0)))
+        {
             return Err(format!("revisions of run {run} are not dense: {sparse:?}"));
         }
         let mut runs = BTreeMap::<String, i64>::new();
@@ -551,7 +597,11 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
     let store = CrashStore::new(Arc::clone(&shared.faults), Arc::clone(&life), seed);
     let root = Url::parse("memory:///").expect("a url");
     let lake = Lake::open_with(Arc::new(store), root, Arc::clone(&shared.clock) as _, Duration::ZERO).await;
-    let lake = lake.map_err(|e| e.to_string())?.without_checkpoints();
+    let mut lake = lake.map_err(|e| e.to_string())?.without_checkpoints();
+    if shared.is_kept {
+        // Logs are cleaned at once.
+        lake = lake.trusting(Duration::ZERO);
+    }
     let mut config = EngineConfig::new(vec![TOPIC.to_owned()], CLUSTER, &shared.quarantine);
     config.group = (!is_alone).then(|| "sim".to_owned());
     config.commits_derived = is_alone;
@@ -565,6 +615,7 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
         source: Arc::new(SimSource::new(Arc::clone(&shared.witness), Arc::clone(&life), seed)),
         folding: Box::new(CountFold::new(Arc::clone(&life))),
         decoder: Arc::new(decoder),
+        anchors: Arc::clone(&shared.anchors) as _,
         clock: Arc::clone(&shared.clock) as _,
         registry: prometheus::Registry::new(),
     };

@@ -1,25 +1,22 @@
-//! The folder of the embedded log: its lock, its format and its topics.
+//! A folder that one process owns: its lock and its format.
 
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::topic::Topic;
 use crate::error::{Error, Result};
 
 const FORMAT: u32 = 1;
 
 /// The lock of a folder, held while this lives.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
-/// Takes the folder for this process and makes sure that its format is known.
-pub(super) fn take(folder: &Path) -> Result<Lock> {
-    std::fs::create_dir_all(folder.join("topics")).map_err(Error::io(folder))?;
+/// Takes the folder for this process, creating it, and makes sure that its format is known.
+pub(crate) fn take(folder: &Path) -> Result<Lock> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let path = folder.join("LOCK");
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
     match file.try_lock() {
@@ -48,21 +45,7 @@ fn check_format(folder: &Path) -> Result<()> {
     }
 }
 
-/// Opens all topics of the folder.
-pub(super) fn topics(folder: &Path) -> Result<BTreeMap<Arc<str>, Arc<Topic>>> {
-    let folder = folder.join("topics");
-    let mut topics = BTreeMap::new();
-    for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-        let name = entry.map_err(Error::io(&folder))?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if let Some(topic) = Topic::open(&folder, name)? {
-            topics.insert(Arc::clone(&topic.name), Arc::new(topic));
-        }
-    }
-    Ok(topics)
-}
-
 /// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder))
 }

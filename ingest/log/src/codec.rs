@@ -70,6 +70,19 @@ pub(super) fn decode(offset: i64, bytes: &[u8]) -> Result<Record, &'static str> 
     Ok(Record { offset, recorded_at, key, value, headers })
 }
 
+/// A digest of bytes.
+///
+/// # Source
+/// FNV-1a, 64 bits: draft-eastlake-fnv section 2. Stored data depends on it: it never changes.
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+    fnv1a_on(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// The digest of what `before` is the digest of, and these bytes after it.
+pub(super) fn fnv1a_on(before: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 struct Reader {
     all: Bytes,
     at: usize,
@@ -117,7 +130,14 @@ mod tests {
     use proptest::option::of;
     use proptest::prelude::{any, proptest};
 
-    use super::{decode, encode};
+    use super::{decode, encode, fnv1a};
+
+    #[test]
+    fn digests_stay_what_they_are_from_version_to_version() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
 
     proptest! {
         #[test]

@@ -1,0 +1,130 @@
+//! A lake that is kept answers as one that is not: now, and as of every moment that is kept.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::{FutureExt, TryStreamExt};
+use kiro_lake::{Compacted, Lake, LakeSnapshot, Retention, local_store};
+use kiro_ports::{Clock, Commit, Snapshot, SqlRequest, SystemClock, TableSink, TableView, TailBatch, Transaction, View, Views};
+use kiro_query::{Door, Query, QueryConfig};
+use kiro_schemas::{Micros, Tenant, TopicPartition, Value};
+use kiro_tables::{Rows, Table};
+
+const HOUR: i64 = 3_600_000_000;
+const DAY: i64 = 24 * HOUR;
+const RUNS: i64 = 12;
+const COMMITS: i64 = 60;
+
+#[derive(Debug)]
+struct Fixed(Arc<View>);
+
+impl Views for Fixed {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0)
+    }
+}
+
+fn table() -> &'static Table {
+    Table::find("pipeline_runs").expect("a table")
+}
+
+fn run(rows: &mut Rows, id: i64, rev: i64, recorded_at: i64) {
+    let values = table().columns.iter().map(|c| match c.name {
+        "tenant" => Value::text("default"),
+        "source" => Value::text("https://ci/acme/shop"),
+        "pipeline" => Value::text("ci"),
+        "run_id" => Value::text(id.to_string()),
+        "attempt" => Value::Int(1),
+        "branch" => Value::text(format!("{id}, revision {rev}")),
+        "time" | "known_at" => Value::Time(Micros(recorded_at - HOUR)),
+        "recorded_at" => Value::Time(Micros(recorded_at)),
+        "_rev" => Value::Int(rev),
+        _ => Value::Null,
+    });
+    rows.push(values.collect::<Vec<_>>().iter()).expect("a row");
+}
+
+/// A commit every twenty minutes, over versions of a few runs: some of a hundred days ago, some of ten, some of two.
+async fn fill(lake: &Lake, now: i64) {
+    let mut revs = vec![0; usize::try_from(RUNS).expect("few")];
+    for commit in 0..COMMITS {
+        let age = match commit * 3 / COMMITS {
+            0 => 100 * DAY,
+            1 => 10 * DAY,
+            _ => 2 * DAY,
+        };
+        let mut rows = Rows::new(table());
+        for id in (0..RUNS).filter(|id| (commit + id) % 4 == 0 || commit % (id + 2) == 0) {
+            let rev = &mut revs[usize::try_from(id).expect("few")];
+            run(&mut rows, id, *rev, now - age + commit * HOUR / 3);
+            *rev += 1;
+        }
+        let transactions = vec![Transaction { app: "kiro/test/events/0".into(), start: commit, next: commit + 1 }];
+        lake.commit(table(), Commit { rows: vec![rows.finish().expect("rows")], transactions }).await.expect("a commit");
+    }
+}
+
+/// The newest version of the lake, and a tail with a newer version of one run.
+async fn engine(lake: &Lake, now: i64) -> Arc<Query> {
+    let snapshot: Arc<dyn Snapshot> = lake.lake_snapshot(table()).await.expect("a snapshot").expect("a table");
+    let mut rows = Rows::new(table());
+    run(&mut rows, 1, 1_000, now - HOUR);
+    let rows = rows.finish().expect("rows");
+    let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: COMMITS, next: COMMITS + 1, rows })];
+    let mut view = View::default();
+    view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, open: Vec::new() });
+    let providers: kiro_query::Providers =
+        Arc::new(|snapshot| snapshot.as_any().downcast_ref::<LakeSnapshot>()?.provider().now_or_never()?.ok());
+    Query::new(Arc::new(Fixed(Arc::new(view))), providers, Arc::new(SystemClock), QueryConfig::default()).expect("an engine")
+}
+
+async fn ask(query: &Arc<Query>, as_of: Option<i64>) -> Vec<String> {
+    let sql = "SELECT run_id, branch, recorded_at FROM pipeline_runs ORDER BY CAST(run_id AS BIGINT)";
+    let request = SqlRequest { as_of: as_of.map(Micros), ..SqlRequest::new(Tenant::default(), sql) };
+    let answer = query.ask(request, Door::Api).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let batches: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let options = FormatOptions::default();
+    let mut lines = Vec::new();
+    for batch in &batches {
+        // The revision is no column; that of an answer is told by its time.
+        let columns = [0, 2].map(|at| ArrayFormatter::try_new(batch.column(at), &options).expect("a formatter"));
+        let branch = ArrayFormatter::try_new(batch.column(1), &options).expect("a formatter");
+        lines.extend((0..batch.num_rows()).map(|row| format!("{} {} {}", columns[0].value(row), columns[1].value(row), branch.value(row))));
+    }
+    lines
+}
+
+async fn count(lake: &Lake) -> u64 {
+    lake.lake_snapshot(table()).await.expect("a snapshot").expect("a table").rows()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_are_those_of_a_lake_that_nobody_keeps() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = format!("file://{}/", dir.path().display()).parse().expect("a URL");
+    let lake = Lake::open(local_store(dir.path()).expect("a store"), root, Arc::new(SystemClock)).await.expect("a lake");
+    let now = SystemClock.now().0.div_euclid(DAY) * DAY;
+    fill(&lake, now).await;
+    let before = engine(&lake, now).await;
+    let rows = count(&lake).await;
+    while lake.compact(table(), Retention::new(Duration::ZERO)).await.expect("compaction") != Compacted::Idle {}
+    let after = engine(&lake, now).await;
+    let left = count(&lake).await;
+    assert!(left * 4 < rows * 3, "{left} of {rows} versions are left");
+    let files = lake.live_files(table()).await.expect("files");
+    assert!(files <= 4, "{files} files");
+
+    assert_eq!(ask(&before, None).await.len(), usize::try_from(RUNS).expect("few"));
+    assert_eq!(ask(&before, None).await, ask(&after, None).await);
+    let ends = |age: i64, span: i64| (0..=2 * DAY / span).map(move |number| now - age + number * span - 1);
+    let week = (0..60).map(|minutes| now - 2 * DAY + minutes * HOUR / 2 + 7);
+    for as_of in ends(100 * DAY, DAY).chain(ends(10 * DAY, HOUR)).chain(week) {
+        let answers = (ask(&before, Some(as_of)).await, ask(&after, Some(as_of)).await);
+        assert_eq!(answers.0, answers.1, "as of {as_of}");
+    }
+    assert!(ask(&after, Some(now - 101 * DAY)).await.is_empty(), "nothing was known before");
+}
