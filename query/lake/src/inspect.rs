@@ -130,7 +130,8 @@ pub(crate) async fn table(log: &TableLog) -> Result<Inspection> {
             found.flaws.push(Flaw::MissingCommit { path: path.to_string() });
             break;
         };
-        match parse_entry(&path, &bytes).and_then(|entry| head.apply(log.table, &entry)).and_then(|()| reconcile(&path, &bytes, &mut live)) {
+        match parse_entry(&path, &bytes).and_then(|entry| head.apply(log.table, &entry)).and_then(|()| reconcile(&path, &bytes, &mut live))
+        {
             Ok(()) => {}
             Err(error @ (Error::Schema { .. } | Error::Protocol { .. })) => {
                 found.flaws.push(Flaw::Misfit { reason: error.to_string() });
