@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
 use kiro_lake::Lake;
 use kiro_log::{SpillLog, SpillStatus};
-use kiro_ports::{
-    Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest,
-};
+use kiro_ports::{Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest};
 use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 

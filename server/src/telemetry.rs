@@ -20,8 +20,8 @@ use tracing::{debug, info, warn};
 mod certificates;
 mod models;
 mod process;
-mod upkeep;
 mod spill;
+mod upkeep;
 mod watched;
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use crate::parsers;
 /// Mutations of each seed. The fuzz targets look longer.
 const MUTATIONS: usize = 60;
 /// Parsers that no other crate sees; their crates replay their seeds.
-const ELSEWHERE: &[&str] =
-    &["embedded_record", "lake_commit", "psql_bytes", "psql_session", "server_config", "spill_segment", "sql_text"];
+const ELSEWHERE: &[&str] = &["embedded_record", "lake_commit", "psql_bytes", "psql_session", "server_config", "spill_segment", "sql_text"];
 
 fn corpus() -> PathBuf {
     kiro_tests::root().join("fuzz/corpus")

@@ -38,7 +38,9 @@ impl Worker {
         }
         if let Some(letters) = Table::find(OWN[0]) {
             let letters = self.scan(letters).await?;
-            letters.iter().for_each(|batch| self.mark(batch));
+            for batch in &letters {
+                self.mark(batch);
+            }
             self.letters = Letters::of(&letters);
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);

@@ -101,7 +101,17 @@ impl Lake {
         check_format(&bytes)?;
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
         let backoff = Backoff(FIRST_WAIT);
-        Ok(Some(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: false, folders: BTreeMap::new(), open: Mutex::default() }))
+        Ok(Some(Self {
+            store,
+            root,
+            address,
+            clock,
+            backoff,
+            trust: TRUST,
+            checkpoints: false,
+            folders: BTreeMap::new(),
+            open: Mutex::default(),
+        }))
     }
 
     /// Where it is.
