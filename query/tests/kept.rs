@@ -92,7 +92,7 @@ async fn ask(query: &Arc<Query>, as_of: Option<i64>) -> Vec<String> {
     let mut lines = Vec::new();
     for batch in &batches {
         let columns: Vec<_> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).expect("a formatter")).collect();
-        lines.extend((0..batch.num_rows()).map(|row| columns.iter().map(|c| format!("{} ", c.value(row))).collect::<String>()));
+        lines.extend((0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>().join(" ")));
     }
     lines
 }
