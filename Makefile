@@ -14,7 +14,7 @@ setup: ## Install the Debian packages that the build needs, or say which
 test: ## Run all tests
 	@scripts/setup.sh test
 	cargo build $(CARGO_FLAGS) --workspace --bins
-	cargo test $(CARGO_FLAGS) --workspace
+	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast
 
 demo: setup ## Import real CI history, ask it, judge a model; DATA=file.csv MAPPING=file.yaml takes your own
 	@scripts/demo.sh

@@ -43,16 +43,16 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
-    fn expr(&self, expr: Expr) -> Result<Transformed<Expr>> {
+    fn expr(&self, expr: Expr) -> Transformed<Expr> {
         let (inner, args) = match expr {
             Expr::ScalarFunction(ScalarFunction { func, args }) if bound_of(func.name()).is_some() => (func, args),
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
                 (Arc::new(ScalarUDF::new_from_impl(Joined::default())), vec![*left, *right])
             }
-            other => return Ok(Transformed::no(other)),
+            other => return Transformed::no(other),
         };
         let measured = ScalarUDF::new_from_impl(Measured { inner, pool: Arc::clone(&self.pool) });
-        Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(measured), args))))
+        Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(measured), args)))
     }
 }
 
@@ -62,7 +62,7 @@ impl AnalyzerRule for Measure {
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| self.expr(expr))?.update_data(|expr| name.restore(expr)))
+                Ok(expr.transform_up(|expr| Ok(self.expr(expr)))?.update_data(|expr| name.restore(expr)))
             })
         });
         plan.map(|plan| plan.data)
@@ -208,13 +208,12 @@ impl ScalarUDFImpl for Measured {
         }
         let mut done = Vec::new();
         self.pieces(&args, 0..args.number_rows, &mut done)?;
-        let (array, reservation) = match done.len() {
-            1 => done.remove(0),
-            _ => {
-                let arrays: Vec<&dyn Array> = done.iter().map(|(array, _)| array.as_ref()).collect();
-                let whole = self.reserve(arrays.iter().map(|array| array.get_array_memory_size()).sum())?;
-                (concat(&arrays)?, whole)
-            }
+        let (array, reservation) = if done.len() == 1 {
+            done.remove(0)
+        } else {
+            let arrays: Vec<&dyn Array> = done.iter().map(|(array, _)| array.as_ref()).collect();
+            let whole = self.reserve(arrays.iter().map(|array| array.get_array_memory_size()).sum())?;
+            (concat(&arrays)?, whole)
         };
         Ok(ColumnarValue::Array(make_array(held(array.to_data(), &Arc::new(reservation))?)))
     }

@@ -171,7 +171,10 @@ pub(crate) struct Function {
 }
 
 /// Two are the same when they do the same; within a statement the name tells it.
-struct Answer(Box<dyn Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync>);
+struct Answer(Box<Given>);
+
+/// What a function makes of its arguments.
+type Given = dyn Fn(&[ScalarValue]) -> Result<ScalarValue> + Send + Sync;
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

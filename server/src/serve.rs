@@ -101,7 +101,7 @@ impl Reception {
         importer.resume();
         let decoder = Arc::clone(&base.decoder);
         // What is posted is spilled while the log is away; what is decided is refused.
-        let posts = base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _);
+        let taken_by = base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _);
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
             log: Arc::clone(&base.log),
@@ -122,7 +122,7 @@ impl Reception {
         };
         let ports = ApiPorts {
             intake: Arc::new(Doors {
-                log: posts,
+                log: taken_by,
                 topic: config.topic.clone(),
                 decoder,
                 platforms: platforms(config)?,

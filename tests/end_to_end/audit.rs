@@ -109,9 +109,9 @@ fn kills_and_restarts_leave_the_chain_whole_and_a_lost_end_is_missed() -> Result
     for round in 0..6 {
         server.must(&["gate", "--type=pre-deploy"])?;
         if round % 2 == 0 {
-            server.kill()?
+            server.kill()?;
         } else {
-            server.stop()?
+            server.stop()?;
         }
         server.up()?;
         decide(&server, 2)?;

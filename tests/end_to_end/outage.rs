@@ -164,15 +164,15 @@ fn without_a_spill_posts_are_refused_in_time_and_nothing_acknowledged_is_lost() 
         poster.wait_more(rate as usize)?;
         for is_killed in [false, true] {
             if is_killed {
-                drop(site.broker.take())
+                drop(site.broker.take());
             } else {
-                site.broker()?.signal("STOP")?
+                site.broker()?.signal("STOP")?;
             }
             poster.wait_refused(rate as usize * usize::try_from(seconds)?)?;
             if is_killed {
-                site.broker_back()?
+                site.broker_back()?;
             } else {
-                site.broker()?.signal("CONT")?
+                site.broker()?.signal("CONT")?;
             }
             site.server.ready(60)?;
             poster.wait_more(rate as usize)?;
@@ -191,13 +191,13 @@ fn a_full_spill_refuses_until_there_is_room() -> Result<()> {
     drop(site.broker.take());
     let port = site.server.http;
     let headers = [("content-type", "application/x-ndjson")];
-    let (mut taken, mut size) = (0, 500);
+    let (mut taken, mut count) = (0, 500);
     let refused = loop {
-        let lines: String = (taken..taken + size).map(|n| poster::run(&format!("full-{n}")) + "\n").collect();
+        let lines: String = (taken..taken + count).map(|n| poster::run(&format!("full-{n}")) + "\n").collect();
         let reply = http::must(port, "POST /api/v1/events", &headers, lines.as_bytes())?;
         match reply.status {
-            202 => taken += size,
-            _ if size > 1 => size = 1,
+            202 => taken += count,
+            _ if count > 1 => count = 1,
             _ => break reply,
         }
         ensure!(taken < 20_000, "the limit was not kept");

@@ -50,7 +50,9 @@ impl Worker {
         if let Some(letters) = Table::find(OWN[0]) {
             let letters: Vec<RecordBatch> =
                 self.stream(letters, &[]).await?.try_collect().await.map_err(EngineError::port("read a table"))?;
-            letters.iter().for_each(|batch| self.mark(batch));
+            for batch in &letters {
+                self.mark(batch);
+            }
             self.letters = Letters::of(&letters);
         }
         seeds.sort_unstable_by_key(|(recorded_at, ..)| *recorded_at);

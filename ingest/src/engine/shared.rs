@@ -278,7 +278,9 @@ impl Inner {
     }
 
     pub(super) fn assigned(&mut self, topics: &[String]) {
-        topics.iter().for_each(|topic| drop(self.awaited.take(topic)));
+        for topic in topics {
+            self.awaited.remove(topic);
+        }
     }
 
     /// Whether it is not known yet which partitions of the topic are read here.

@@ -171,7 +171,7 @@ async fn list(log: &TableLog) -> Result<Listing> {
         Err(source) => return Err(Error::store("list", &log.root, source)),
     };
     for object in objects {
-        let Some(path) = object.location.prefix_match(&log.root).map(|parts| Path::from_iter(parts).to_string()) else { continue };
+        let Some(path) = object.location.prefix_match(&log.root).map(|parts| parts.collect::<Path>().to_string()) else { continue };
         let Some(name) = path.strip_prefix("_delta_log/") else {
             listing.files.insert(path, object.size);
             continue;
@@ -224,11 +224,11 @@ fn reconcile(path: &Path, bytes: &[u8], live: &mut BTreeMap<String, LiveFile>) -
     let damaged = |reason: String| Error::Corrupt { path: path.to_string(), reason };
     let plain = |url: &str| Path::from_url_path(url).map(String::from).map_err(|error| damaged(error.to_string()));
     for line in bytes.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let line: Line = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
-        if let Some(remove) = line.remove {
+        let action: Line = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+        if let Some(remove) = action.remove {
             live.remove(&plain(&remove.path)?);
         }
-        if let Some(add) = line.add {
+        if let Some(add) = action.add {
             let path = plain(&add.path)?;
             let digest = add.tags.and_then(|mut tags| tags.remove(DIGEST)).flatten();
             live.insert(path.clone(), LiveFile { path, size: add.size, digest });

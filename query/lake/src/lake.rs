@@ -240,8 +240,12 @@ impl Lake {
     /// Rows as they are read, without empty batches.
     async fn select(&self, table: &'static Table, columns: &[&str], among: &[(&str, &[String])]) -> Result<RowStream> {
         let failed = |source| Error::Query { table: table.name, source: Box::new(source) };
-        let own = table.columns.iter().map(|c| c.name);
-        let names: Vec<&'static str> = own.filter(|name| columns.is_empty() || columns.contains(name)).collect();
+        let own = |asked: &str| table.columns.iter().map(|c| c.name).find(|name| *name == asked);
+        let names: Vec<&'static str> = if columns.is_empty() {
+            table.columns.iter().map(|c| c.name).collect()
+        } else {
+            columns.iter().filter_map(|c| own(c)).collect()
+        };
         if let Some(unknown) = columns.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
             return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
         }

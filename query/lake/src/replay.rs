@@ -99,7 +99,7 @@ impl Files {
             let stats = struct_of(&batch, "add", ["stats"], path)?.map(|(_, [stats])| cast(stats, &DataType::Utf8)).transpose();
             let (paths, stats) = (cast(paths, &DataType::Utf8).map_err(failed)?, stats.map_err(failed)?);
             let (paths, sizes) = (paths.as_string::<i32>(), sizes.as_primitive::<Int64Type>());
-            let stats = stats.as_ref().map(|stats| stats.as_string::<i32>());
+            let stats = stats.as_ref().map(AsArray::as_string::<i32>);
             for row in (0..add.len()).filter(|row| add.is_valid(*row)) {
                 let (name, size) = (paths.value(row).to_owned(), u64::try_from(sizes.value(row)).unwrap_or(0));
                 let stats = stats.filter(|stats| stats.is_valid(row)).map(|stats| stats.value(row));

@@ -201,7 +201,8 @@ impl Form {
     /// A value that would be read as null, as the end of the data or as several values stands in quotes.
     fn put_csv(&self, line: &mut BytesMut, value: &[u8], is_forced: bool, is_alone: bool) {
         let is_special = |byte: &u8| [self.delimiter, self.quote, b'\n', b'\r'].contains(byte);
-        if !is_forced && value != self.null.as_bytes() && !(is_alone && value == b"\\.") && !value.iter().any(is_special) {
+        let needs_quotes = is_forced || value == self.null.as_bytes() || value.iter().any(is_special) || (is_alone && value == b"\\.");
+        if !needs_quotes {
             return line.put_slice(value);
         }
         line.put_u8(self.quote);

@@ -98,7 +98,7 @@ fn spell(batch: &RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch, Arrow
 ///
 /// # Source
 /// PostgreSQL 16, `float8out` and `float4out` with `extra_float_digits` = 1.
-fn float(value: impl Display + LowerExp + PartialOrd + From<i8>, is_nan: bool, is_infinite: bool, digits: i32) -> String {
+fn float(value: impl Display + LowerExp + PartialOrd + From<i8> + Copy, is_nan: bool, is_infinite: bool, digits: i32) -> String {
     if is_nan {
         return "NaN".to_owned();
     }

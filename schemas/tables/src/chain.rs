@@ -115,7 +115,7 @@ impl Trail {
         let (partitions, offsets) = (partitions.as_primitive::<Int64Type>(), cast(column("_offset")?, &DataType::Int64)?);
         let offsets = offsets.as_primitive::<Int64Type>();
         let stored = batch.column_by_name(CHAIN).map(|c| cast(c, &DataType::Utf8View)).transpose()?;
-        let stored = stored.as_ref().map(|c| c.as_string_view());
+        let stored = stored.as_ref().map(AsArray::as_string_view);
         let columns = Columns::of(batch)?;
         for row in 0..batch.num_rows() {
             let at = TopicPartition::new(topics.value(row), i32::try_from(partitions.value(row)).unwrap_or(-1));

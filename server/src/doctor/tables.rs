@@ -143,7 +143,7 @@ fn letters(patient: &Patient, rows: &[RecordBatch], sheet: &mut Sheet) {
         match std::fs::read(&path) {
             Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == digest => {}
             Ok(bytes) => {
-                sheet.find(&checks::LETTER_DAMAGED, path.display().to_string(), format!("its {} bytes have another SHA-256", bytes.len()))
+                sheet.find(&checks::LETTER_DAMAGED, path.display().to_string(), format!("its {} bytes have another SHA-256", bytes.len()));
             }
             Err(error) => sheet.find(&checks::LETTER_MISSING, path.display().to_string(), error.to_string()),
         }

@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::{codec, folder};
 
 /// How records are spilled.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct SpillOptions {
     /// Files have at most so many bytes together; an append beyond it is refused.
     pub limit_bytes: u64,

@@ -85,7 +85,9 @@ impl Writer {
         }
         self.shared.queue().written(bytes.len(), count);
         self.shared.changed.notify_one();
-        taken.into_iter().for_each(|request| answer(request, Ok(())));
+        for request in taken {
+            answer(request, Ok(()));
+        }
     }
 
     /// The segment to write to; a new one when the newest is full, is being drained, or could not be written.

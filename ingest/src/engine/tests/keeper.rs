@@ -138,7 +138,9 @@ impl Keeper {
     fn clean(&mut self) {
         let tables: Vec<&'static Table> = event_tables().chain([output()]).filter(|_| self.random.gen_bool(0.5)).collect();
         // It reads all commits before they go.
-        tables.iter().for_each(|table| drop(self.witness.read(table)));
+        for table in &tables {
+            drop(self.witness.read(table));
+        }
         let store = Arc::clone(&self.store);
         let work = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");

@@ -42,7 +42,7 @@ async fn lines(store: &InMemory, version: i64) -> Option<Vec<Value>> {
 }
 
 async fn put(store: &InMemory, version: i64, lines: &[Value]) {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     store.put(&log_path(version), text.into()).await.expect("written");
 }
 

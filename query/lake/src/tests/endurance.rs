@@ -94,11 +94,17 @@ impl Shared {
     async fn read(self: Arc<Self>, seed: u64) {
         let (lake, mut random) = (self.lake().await, StdRng::seed_from_u64(seed));
         while !self.is_over.load(Ordering::SeqCst) {
+            let taken = now();
             let Some(snapshot) = lake.lake_snapshot(table()).await.expect("a version") else { continue };
             tokio::time::sleep(Duration::from_millis(random.gen_range(0..1_000))).await;
             let context = datafusion::prelude::SessionContext::new();
             let frame = context.read_table(snapshot.provider().await.expect("a provider")).expect("a table");
-            let rows = frame.select_columns(&["_partition", "_offset"]).expect("columns").collect().await.expect("no file is missing");
+            let rows = frame.select_columns(&["_partition", "_offset"]).expect("columns").collect().await;
+            // A machine so busy that a version was held for longer than files are kept tells nothing.
+            if rows.is_err() && taken.elapsed() >= kept() {
+                continue;
+            }
+            let rows = rows.expect("no file is missing");
             let mut places = HashSet::new();
             for batch in &rows {
                 let (partitions, offsets) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
@@ -113,6 +119,11 @@ impl Shared {
     }
 }
 
+/// How long files are kept that no version needs.
+fn kept() -> Duration {
+    Duration::from_secs((seconds() / 3).clamp(4, 20))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writers_keepers_and_readers_of_old_versions() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -125,7 +136,7 @@ async fn writers_keepers_and_readers_of_old_versions() {
         deleted: AtomicU64::new(0),
         read: AtomicU64::new(0),
         // Longer than a reader holds a version, and than a commit lasts.
-        retention: Retention::exactly(Duration::from_secs((seconds / 3).clamp(4, 20))),
+        retention: Retention::exactly(kept()),
     });
     let mut tasks = JoinSet::new();
     for partition in 0..2 {

@@ -59,6 +59,15 @@ async fn data_files(store: &dyn ObjectStore) -> usize {
     files(store, &format!("tables/{}", table().name)).await.len()
 }
 
+/// Where the first partition stands, however often it has to be asked.
+async fn stands_at_last(lake: &Lake) -> i64 {
+    loop {
+        if let Ok(offsets) = lake.offsets(table()).await {
+            return offsets.get(&app(0)).copied().unwrap_or(0);
+        }
+    }
+}
+
 #[tokio::test]
 async fn small_files_become_one_and_every_row_stays() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -123,8 +132,8 @@ async fn of_two_compactors_from_one_snapshot_one_gives_way() {
 async fn a_stale_append_stands_beside_compaction_and_a_crash_before_the_commit_leaves_only_a_file() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let clock = Arc::new(Later::default());
-    let (lake, stale) = (lake_at(Arc::clone(&store), &clock).await, lake_at(Arc::clone(&store), &clock).await);
-    stale.commit(table(), commit(1, 0, 1)).await.expect("a commit");
+    let (lake, behind) = (lake_at(Arc::clone(&store), &clock).await, lake_at(Arc::clone(&store), &clock).await);
+    behind.commit(table(), commit(1, 0, 1)).await.expect("a commit");
     for at in 0..10 {
         lake.commit(table(), commit(0, at, at + 1)).await.expect("a commit");
     }
@@ -138,7 +147,7 @@ async fn a_stale_append_stands_beside_compaction_and_a_crash_before_the_commit_l
     assert_eq!(places(&lake).await.0, 11);
     assert_eq!(lake.vacuum(table(), kept()).await.expect("vacuum"), Deleted::default(), "it is young and may be committed yet");
     assert_eq!(compact(&lake, table()).await, 1);
-    assert!(matches!(stale.commit(table(), commit(1, 1, 3)).await.expect("an outcome"), Committed::Done(_)));
+    assert!(matches!(behind.commit(table(), commit(1, 1, 3)).await.expect("an outcome"), Committed::Done(_)));
     let (count, distinct) = places(&lake).await;
     assert_eq!((count, distinct.len()), (13, 13));
     clock.pass(2 * HOUR);
@@ -316,11 +325,7 @@ async fn faults_of_upkeep_neither_lose_nor_repeat() {
                     if let Ok(Committed::Fenced(moved)) = &outcome {
                         panic!("seed {seed}: nobody else commits, and yet {moved:?}");
                     }
-                    let stands = loop {
-                        if let Ok(offsets) = writer.offsets(table()).await {
-                            break offsets.get(&app(0)).copied().unwrap_or(0);
-                        }
-                    };
+                    let stands = stands_at_last(&writer).await;
                     assert!(stands == next + count || (stands == next && outcome.is_err()), "seed {seed}: {outcome:?}, {stands}");
                     next = stands;
                 }
@@ -361,12 +366,10 @@ async fn old_versions_are_thinned_and_young_ones_stay() {
     let lake = lake_at(Arc::clone(&store), &clock).await;
     let table = Table::find("pipeline_health").expect("a table");
     let now = clock.now().0.div_euclid(DAY) * DAY;
-    let mut at = 0;
     // A version a minute for two hours, each in its own commit.
-    for rows in versions("a", 0..120, now - 2 * DAY, HOUR / 60).into_iter().chain(versions("b", 0..1, now - 2 * DAY, 0)) {
+    for (at, rows) in (0..).zip(versions("a", 0..120, now - 2 * DAY, HOUR / 60).into_iter().chain(versions("b", 0..1, now - 2 * DAY, 0))) {
         let transactions = vec![Transaction { app: app(0), start: at, next: at + 1 }];
         lake.commit(table, Commit { rows: vec![rows], transactions }).await.expect("a commit");
-        at += 1;
     }
     compact(&lake, table).await;
     let revs = async |lake: &Lake| {
@@ -420,7 +423,7 @@ async fn checkpoints_forget_files_that_vacuum_has_taken() {
     assert_eq!(LEAST_RETENTION, Duration::from_hours(1));
 }
 
-/// PyArrow and a hand-written replay of the log count what the lake counts.
+/// `PyArrow` and a hand-written replay of the log count what the lake counts.
 #[tokio::test]
 async fn a_reader_of_others_recounts_a_lake_that_is_kept() {
     let dir = tempfile::tempdir().expect("a folder");

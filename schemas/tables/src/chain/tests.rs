@@ -51,7 +51,9 @@ fn anchors(heads: &ChainHeads) -> Anchors {
 
 fn verify(batches: &[RecordBatch], anchors: &Anchors) -> Vec<ChainReport> {
     let mut trail = Trail::default();
-    batches.iter().for_each(|batch| trail.add(batch).expect("audit rows"));
+    for batch in batches {
+        trail.add(batch).expect("audit rows");
+    }
     trail.verify(anchors)
 }
 
@@ -76,7 +78,7 @@ fn kept(batch: &RecordBatch, keep: impl Fn(i64, i64) -> bool) -> RecordBatch {
 
 fn with_column(batch: &RecordBatch, name: &str, values: impl Iterator<Item = Option<String>>) -> RecordBatch {
     let mut columns = batch.columns().to_vec();
-    columns[batch.schema().index_of(name).expect("a column")] = Arc::new(StringViewArray::from_iter(values));
+    columns[batch.schema().index_of(name).expect("a column")] = Arc::new(values.collect::<StringViewArray>());
     RecordBatch::try_new(batch.schema(), columns).expect("rows")
 }
 
