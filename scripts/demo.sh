@@ -41,7 +41,7 @@ touch "$dir/.demo"
 echo '*' >"$dir/.gitignore"
 
 say "Building (the first time takes some minutes)"
-cargo build --profile quick --locked --workspace --bins
+cargo build --profile quick --locked --workspace --bin kirolinterd --bin kirolinter
 bin="$CARGO_TARGET_DIR/quick"
 http="127.0.0.1:$(free_port "${HTTP_PORT:-8080}")"
 pg="127.0.0.1:$(free_port "${PG_PORT:-5433}")"
