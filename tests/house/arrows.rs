@@ -99,4 +99,8 @@ fn programs_and_tests_are_built_with_the_same_features() {
     let (programs, all) = (features("normal,build"), features("normal,build,dev"));
     let differ: Vec<_> = all.iter().filter(|line| !programs.contains(line)).collect();
     assert!(differ.is_empty(), "name these in tests/Cargo.toml, else everything is built twice: {differ:#?}");
+    // What only macros and build scripts need is built another way when a test links it too.
+    let (linked, linked_by_tests) = (features("normal,no-proc-macro"), features("normal,dev,no-proc-macro"));
+    let differ: Vec<_> = linked_by_tests.iter().filter(|line| programs.contains(line) && !linked.contains(line)).collect();
+    assert!(differ.is_empty(), "no test may link these, else every macro is built twice: {differ:#?}");
 }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use kiro_schemas::Kind;
 use kiro_tables::{Table, TableShape};
-use syn::{Arm, Attribute, Expr, ExprLit, File, ImplItem, Item, ItemEnum, ItemImpl, Lit, Meta, Pat, Stmt};
 
 use crate::files;
 
@@ -55,58 +54,44 @@ fn tables_are_documented() {
 /// What a source file tells of its errors: code → meaning.
 type Codes = BTreeMap<String, String>;
 
-fn text_of(expression: &Expr) -> Option<String> {
-    match expression {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
-        _ => None,
+/// The comments of the variants of all enums, by `Enum::Variant`. Formatting is checked, so lines tell what is what.
+fn comments(text: &str) -> BTreeMap<String, String> {
+    let (mut all, mut owner, mut comment) = (BTreeMap::new(), None, Vec::new());
+    for line in text.lines() {
+        if let Some((_, name)) = line.split_once("enum ").filter(|_| line.ends_with('{') && !line.starts_with(' ')) {
+            owner = Some(name.trim_end_matches(" {").to_owned());
+        } else if line == "}" {
+            owner = None;
+        }
+        let Some(owner) = owner.as_ref().filter(|_| line.starts_with("    ") && !line.starts_with("     ")) else { continue };
+        if let Some(words) = line.trim().strip_prefix("///") {
+            comment.push(words.trim().to_owned());
+        } else if line.trim().starts_with(|first: char| first.is_ascii_uppercase()) {
+            let name: String = line.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
+            all.insert(format!("{owner}::{name}"), std::mem::take(&mut comment).join(" "));
+        }
     }
+    all
 }
 
-fn doc_of(attributes: &[Attribute]) -> String {
-    let lines = attributes.iter().filter(|a| a.path().is_ident("doc")).filter_map(|a| match &a.meta {
-        Meta::NameValue(pair) => text_of(&pair.value),
-        _ => None,
-    });
-    lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>().join(" ")
-}
-
-/// The variants that a pattern names: enum and variant.
-fn variants(pattern: &Pat) -> Vec<[String; 2]> {
-    let last = |path: &syn::Path| match path.segments.iter().map(|s| s.ident.to_string()).collect::<Vec<_>>().as_slice() {
-        [.., owner, variant] => vec![[owner.clone(), variant.clone()]],
-        _ => Vec::new(),
-    };
-    match pattern {
-        Pat::Or(or) => or.cases.iter().flat_map(variants).collect(),
-        Pat::Struct(s) => last(&s.path),
-        Pat::TupleStruct(s) => last(&s.path),
-        Pat::Path(p) => last(&p.path),
-        _ => Vec::new(),
-    }
-}
-
-fn arms_of_code(item: &ItemImpl) -> Vec<&Arm> {
-    let functions = item.items.iter().filter_map(|i| if let ImplItem::Fn(f) = i { Some(f) } else { None });
-    let code = functions.filter(|f| f.sig.ident == "code");
-    let last = code.filter_map(|f| f.block.stmts.last());
-    last.flat_map(|s| if let Stmt::Expr(Expr::Match(m), _) = s { m.arms.iter().collect() } else { Vec::new() }).collect()
-}
-
-fn codes_of(file: &File) -> Codes {
-    let enums: BTreeMap<String, &ItemEnum> =
-        file.items.iter().filter_map(|i| if let Item::Enum(e) = i { Some((e.ident.to_string(), e)) } else { None }).collect();
-    let mut codes = Codes::new();
-    for item in file.items.iter().filter_map(|i| if let Item::Impl(i) = i { Some(i) } else { None }) {
-        let is_fault = item.trait_.as_ref().and_then(|(_, path, _)| path.segments.last()).is_some_and(|s| s.ident == "Fault");
-        let syn::Type::Path(own) = &*item.self_ty else { continue };
-        let Some(own) = own.path.segments.last().map(|s| s.ident.to_string()).filter(|_| is_fault) else { continue };
-        for arm in arms_of_code(item) {
-            let Some(code) = text_of(&arm.body) else { continue };
-            let doc = |[owner, variant]: [String; 2]| {
-                let declared = enums.get(if owner == "Self" { &own } else { &owner })?;
-                declared.variants.iter().find(|v| v.ident == variant).map(|v| doc_of(&v.attrs))
+/// The codes of a file: the arms of `code` in each `impl Fault for`, with what is said of the variants that they name.
+fn codes_of(text: &str) -> Codes {
+    let (comments, mut codes) = (comments(text), Codes::new());
+    for part in text.split("Fault for ").skip(1) {
+        let own = part.split(' ').next().unwrap_or_default();
+        let Some((_, body)) = part.split_once("fn code(&self) -> &'static str {\n") else { continue };
+        let mut pattern = String::new();
+        for line in body.split("\n    }\n").next().unwrap_or_default().lines() {
+            let Some((before, value)) = line.split_once("=>") else {
+                pattern.push_str(line);
+                continue;
             };
-            codes.insert(code, variants(&arm.pat).into_iter().filter_map(doc).collect::<Vec<_>>().join(" "));
+            let pattern = std::mem::take(&mut pattern) + before;
+            let Some(code) = value.trim().strip_prefix('"').and_then(|v| v.split('"').next()) else { continue };
+            let is_other = |c: char| !c.is_ascii_alphanumeric() && c != ':';
+            let named = pattern.split(is_other).map(|path| path.replace("Self::", &format!("{own}::")));
+            let meanings: Vec<String> = named.filter_map(|path| comments.get(&path).cloned()).collect();
+            codes.insert(code.to_owned(), meanings.join(" "));
         }
     }
     codes
@@ -134,7 +119,7 @@ fn errors_are_documented() {
         if !text.contains("Fault for") {
             continue;
         }
-        let codes = codes_of(&syn::parse_file(&text).expect("Rust"));
+        let codes = codes_of(&text);
         for code in codes.keys() {
             let other = seen.insert(code.clone(), place.clone());
             assert!(other.is_none(), "{code} is used in {place} and in {}", other.unwrap_or_default());
