@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
 use kiro_ports::{AsOf, TableView, View};
 use kiro_schemas::SubjectSpec;
@@ -13,6 +13,7 @@ use kiro_tables::{Table, TableShape};
 
 use crate::as_of::{subject_of, subjects};
 use crate::corrections::{Found, Kept};
+use crate::error::Behind;
 use crate::information::{INFORMATION, Information};
 use crate::provider::{Cut, CutTable};
 use crate::query::Providers;
@@ -37,6 +38,9 @@ impl Tables {
     /// All rows of a table that were recorded by a time.
     fn rows(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<Arc<CutTable>> {
         let rows: TableView = self.view.tables.get(table.name).cloned().unwrap_or_default();
+        if rows.is_ahead {
+            return Err(DataFusionError::External(Box::new(Behind(table.name))));
+        }
         let files = match &rows.snapshot {
             Some(snapshot) => Some((self.providers)(snapshot.as_ref()).ok_or_else(|| unreadable(table))?),
             None => None,

@@ -66,6 +66,12 @@ pub enum Error {
         /// How long was waited.
         ms: u128,
     },
+    /// The process was started a moment ago and has not read as much of the log as the table contains.
+    #[error("{table} contains more than this process has read of the log yet; ask again in a moment")]
+    Behind {
+        /// The table.
+        table: &'static str,
+    },
     /// A file of the lake could not be read.
     #[error("cannot read the lake: {0}")]
     Lake(#[source] Box<DataFusionError>),
@@ -98,7 +104,10 @@ impl Error {
         match error.find_root() {
             DataFusionError::External(inner) => match inner.downcast_ref::<GateRefusal>() {
                 Some(GateRefusal(what)) => Self::Refused(what.clone()),
-                None => Self::Lake(Box::new(error)),
+                None => match inner.downcast_ref::<Behind>() {
+                    Some(Behind(table)) => Self::Behind { table },
+                    None => Self::Lake(Box::new(error)),
+                },
             },
             DataFusionError::SQL(..) => Self::Syntax(plain(&error)),
             DataFusionError::ResourcesExhausted(_) => Self::OutOfMemory { limit_mib: 0, source: Box::new(error) },
@@ -114,6 +123,11 @@ impl Error {
 #[error("{0}")]
 pub(crate) struct GateRefusal(pub(crate) String);
 
+/// [`Error::Behind`] on its way through the engine's own error type.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} contains more than was read")]
+pub(crate) struct Behind(pub(crate) &'static str);
+
 /// The engine's text without the engine's own prefixes.
 pub(crate) fn plain(error: &DataFusionError) -> String {
     error.strip_backtrace().trim_start_matches("SQL error: ").to_owned()
@@ -126,7 +140,7 @@ impl Fault for Error {
             Self::Syntax(_) | Self::Refused(_) | Self::Plan(_) | Self::Parameter { .. } | Self::Execution(_) => FaultKind::Invalid,
             Self::TimedOut { .. } => FaultKind::TimedOut,
             Self::Busy { .. } => FaultKind::Throttled,
-            Self::Lake(_) => FaultKind::Unavailable,
+            Self::Lake(_) | Self::Behind { .. } => FaultKind::Unavailable,
             Self::Engine(_) | Self::Lost | Self::Metrics(_) => FaultKind::Internal,
         }
     }
@@ -155,6 +169,7 @@ impl Fault for Error {
             Self::Engine(_) => "KIR-0412",
             Self::Lost => "KIR-0413",
             Self::Metrics(_) => "KIR-0414",
+            Self::Behind { .. } => "KIR-0415",
         }
     }
 }

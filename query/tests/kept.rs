@@ -77,7 +77,7 @@ async fn engine(lake: &Lake, now: i64) -> Arc<Query> {
     let rows = rows.finish().expect("rows");
     let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: COMMITS, next: COMMITS + 1, rows })];
     let mut view = View::default();
-    view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, open: Vec::new() });
+    view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, ..TableView::default() });
     let providers: kiro_query::Providers =
         Arc::new(|snapshot| snapshot.as_any().downcast_ref::<LakeSnapshot>()?.provider().now_or_never()?.ok());
     Query::new(Arc::new(Fixed(Arc::new(view))), providers, Arc::new(SystemClock), QueryConfig::default()).expect("an engine")

@@ -106,7 +106,7 @@ async fn filled(dir: &std::path::Path) -> Arc<Query> {
     let rows = batch(FILES * each, SUBJECTS);
     let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: FILES, next: FILES + 1, rows })];
     let mut view = View::default();
-    view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, open: Vec::new() });
+    view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, ..TableView::default() });
     Query::new(Arc::new(Fixed(Arc::new(view))), providers(), clock, QueryConfig::default()).expect("an engine")
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
-use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TailBatch, View};
+use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TableView, TailBatch, View};
 use kiro_schemas::{OffsetVector, TopicPartition, invariant};
 use kiro_tables::{Table, TableName, TableShape};
 use tokio::sync::watch;
@@ -293,7 +293,15 @@ impl Inner {
     }
 
     fn view(&self) -> View {
-        View { vector: self.vector.clone(), tables: self.tables.iter().map(|s| (s.table.name, s.view())).collect() }
+        let view = |state: &TableState| TableView { is_ahead: self.is_ahead(state, |at| self.vector.next(at)), ..state.view() };
+        View { vector: self.vector.clone(), tables: self.tables.iter().map(|s| (s.table.name, view(s))).collect() }
+    }
+
+    /// Whether a table of the folds contains more than was read, of a partition that is read here or may be yet.
+    pub(super) fn is_ahead(&self, state: &TableState, next: impl Fn(&TopicPartition) -> i64) -> bool {
+        let is_read =
+            |at: &TopicPartition| self.is_awaited(&at.topic) || self.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none());
+        state.side == Side::Derived && state.reached.iter().any(|(at, stand)| stand > next(at) && is_read(at))
     }
 
     pub(super) fn generation(&self, at: &TopicPartition) -> Option<u64> {
@@ -307,8 +315,8 @@ impl Inner {
         let is_follower = !self.tables.iter().any(|s| s.side == Side::Events && s.commits);
         let is_read =
             |at: &TopicPartition| self.partitions.get(at).map_or(is_follower, |p| (p.is_owned || is_follower) && p.stopped.is_none());
-        let contained = self.tables[table].contained(offsets);
-        contained.iter().filter(|(at, _)| is_read(at)).all(|(at, next)| self.vector.next(at) >= next)
+        let reached = self.tables[table].reached(offsets);
+        reached.iter().filter(|(at, _)| is_read(at)).all(|(at, next)| self.vector.next(at) >= next)
     }
 
     fn drop_rows(&mut self, at: &TopicPartition) {

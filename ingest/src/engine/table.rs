@@ -57,6 +57,8 @@ pub(super) struct TableState {
     pub(super) side: Side,
     pub(super) commits: bool,
     pub(super) committed: OffsetVector,
+    /// As `committed`, where it is furthest: the parts of a table are written by several.
+    pub(super) reached: OffsetVector,
     /// Of gaps that have their row: the offset after the one that was expected.
     gaps: OffsetVector,
     /// How often rows of the folds were committed: they also change when the log does not, as time passes.
@@ -104,12 +106,22 @@ impl Apps {
     /// What all parts contain.
     fn contained(&self, offsets: &Offsets) -> OffsetVector {
         let mut parts: BTreeMap<TopicPartition, (usize, i64)> = BTreeMap::new();
-        for (app, next) in offsets {
-            let Some(at) = self.partition(app) else { continue };
+        for (at, next) in self.stands(offsets) {
             let (count, least) = parts.entry(at).or_insert((0, i64::MAX));
-            (*count, *least) = (*count + 1, (*least).min(*next));
+            (*count, *least) = (*count + 1, (*least).min(next));
         }
         parts.into_iter().filter(|(_, (count, _))| *count == self.parts.len()).map(|(at, (_, least))| (at, least)).collect()
+    }
+
+    /// What any part contains.
+    fn reached(&self, offsets: &Offsets) -> OffsetVector {
+        let mut furthest = OffsetVector::default();
+        self.stands(offsets).for_each(|(at, next)| furthest.advance(&at, next));
+        furthest
+    }
+
+    fn stands(&self, offsets: &Offsets) -> impl Iterator<Item = (TopicPartition, i64)> {
+        offsets.iter().filter_map(|(app, next)| Some((self.partition(app)?, *next)))
     }
 }
 
@@ -121,6 +133,7 @@ impl TableState {
             side,
             commits,
             committed: OffsetVector::default(),
+            reached: OffsetVector::default(),
             gaps: OffsetVector::default(),
             turn: 0,
             snapshot: None,
@@ -152,9 +165,9 @@ impl TableState {
         Ok((start < epoch).then_some(Transaction { app, start, next: epoch }))
     }
 
-    /// What a version of the table contains.
-    pub(super) fn contained(&self, offsets: &Offsets) -> OffsetVector {
-        self.apps.contained(offsets)
+    /// What somebody's rows in a version of the table come from.
+    pub(super) fn reached(&self, offsets: &Offsets) -> OffsetVector {
+        self.apps.reached(offsets)
     }
 
     /// Whether the snapshot that is shown has all the rows that a version with these offsets has.
@@ -180,7 +193,7 @@ impl TableState {
 
     pub(super) fn stands(&mut self, offsets: &Offsets) {
         self.turn = offsets.get(&self.turn_app()).copied().unwrap_or(0);
-        self.committed = self.contained(offsets);
+        (self.committed, self.reached) = (self.apps.contained(offsets), self.apps.reached(offsets));
         if self.holds_gaps() {
             self.gaps = offsets.iter().filter_map(|(app, next)| Some((self.gap_partition(app)?, *next))).collect();
         }
@@ -361,6 +374,7 @@ impl TableState {
             snapshot: self.snapshot.clone(),
             tail: self.entries.iter().map(|e| Arc::clone(&e.batch)).collect(),
             open: self.open.clone(),
+            is_ahead: false,
         }
     }
 }

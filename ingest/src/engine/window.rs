@@ -88,6 +88,17 @@ impl Window {
         false
     }
 
+    /// Forgets what was seen of a partition from an offset on: its rows were dropped before they were committed, so the next
+    /// place that has the event is its first.
+    pub(super) fn forget_from(&mut self, at: &TopicPartition, offset: i64) {
+        let Some(partition) = self.partitions.get(at).copied() else { return };
+        let Self { entries, found, .. } = self;
+        found.retain(|at| {
+            let (_, place) = entries[*at as usize];
+            place.partition != partition || place.offset < offset
+        });
+    }
+
     fn remember(&mut self, at: usize) {
         let Self { entries, found, .. } = self;
         let number = u32::try_from(at).unwrap_or(u32::MAX);
@@ -133,6 +144,24 @@ mod tests {
                 assert_eq!(number < back || window.is_repeat(key(number - back), elsewhere), is_known, "{number} - {back}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_dropped_with_its_partition_was_not_seen() {
+        let (mut window, one, two) = (Window::new(3), TopicPartition::new("events", 1), TopicPartition::new("events", 2));
+        let key = |id| Key::of("t", "s", id);
+        for (id, at, offset) in [("a", &one, 4), ("b", &one, 5), ("c", &two, 5)] {
+            let place = window.place(at, offset, Some(0));
+            assert!(!window.is_repeat(key(id), place));
+        }
+        window.forget_from(&one, 5);
+        let (elsewhere, first) = (window.place(&two, 9, Some(0)), window.place(&one, 5, Some(0)));
+        assert!(window.is_repeat(key("a"), elsewhere), "its row is in the lake");
+        assert!(window.is_repeat(key("c"), first), "another partition's");
+        assert!(!window.is_repeat(key("b"), elsewhere), "nobody has its row");
+        assert!(window.is_repeat(key("b"), first), "now it stands elsewhere");
+        assert!(!window.is_repeat(key("d"), elsewhere) && !window.is_repeat(key("e"), elsewhere));
+        assert!(window.is_repeat(key("b"), first), "what was forgotten makes room first");
     }
 
     #[test]

@@ -175,8 +175,12 @@ impl Worker {
             Command::Batch(batch) => self.take(&batch).await,
             Command::Gap(gap) => self.gap(&gap).await,
             Command::Revoked(partitions) => {
+                let contained = self.shared.lock().contained();
                 for at in partitions {
                     self.state.readings.remove(&at);
+                    // What was not committed is read by whoever reads the partition next. Who still took its events for known
+                    // would drop their repeats, and another could drop the first ones for the same reason.
+                    self.window.forget_from(&at, contained.next(&at));
                 }
                 Ok(())
             }
@@ -422,10 +426,7 @@ impl Worker {
     fn is_behind(&self) -> bool {
         let inner = self.shared.lock();
         let next = |at: &TopicPartition| self.state.readings.get(at).map_or(inner.vector.next(at), |r| r.next);
-        let derived = inner.tables.iter().filter(|s| s.side == Side::Derived).flat_map(|s| s.committed.iter());
-        derived
-            .filter(|(at, stand)| *stand > next(at))
-            .any(|(at, _)| inner.is_awaited(&at.topic) || inner.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none()))
+        inner.tables.iter().any(|state| inner.is_ahead(state, next))
     }
 
     async fn publish(&mut self) -> EngineResult<()> {

@@ -42,6 +42,9 @@ pub struct TableView {
     pub tail: Vec<Arc<TailBatch>>,
     /// Open subjects, in no file.
     pub open: Vec<RecordBatch>,
+    /// The files have rows that were derived from events beyond the vector: until those are read too, what the table would
+    /// answer is of another vector than the other tables.
+    pub is_ahead: bool,
 }
 
 /// All tables at one vector. Immutable; the publisher swaps it as a whole.

@@ -140,7 +140,8 @@ impl Ledger {
                     // A repeat stands at another of its places, or will when that is read again.
                     let is_elsewhere = |other: &&(i32, i64)| other.1 >= next(other.0) || has(table, **other, id);
                     if !has(table, place, id) && self.places[id].iter().find(is_elsewhere).is_none() {
-                        return missing(&format!("event {id} in {table}"));
+                        let found: Vec<_> = counts.keys().filter(|row| row.3 == id).collect();
+                        return missing(&format!("event {id} in {table}, fed at {:?}, found at {found:?},", self.places[id]));
                     }
                 }
                 Ok(())
