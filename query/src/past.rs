@@ -6,13 +6,13 @@ use arrow::array::RecordBatch;
 use kiro_ports::{Folding, SqlRequest};
 use kiro_processors::{FoldConfig, Processors};
 use kiro_schemas::subject::{SPECS, Shape};
-use kiro_schemas::{Event, Kind, Micros, SubjectSpec, Tenant, TopicPartition, Value};
+use kiro_schemas::{Event, Fault as _, FaultKind, Kind, Micros, SubjectSpec, Tenant, TopicPartition, Value};
 use kiro_tables::{EventRows, Stamp, Table};
 use proptest::prelude::*;
 
 use crate::fixture::{Fixed, Memory, engine, lines, request, rows};
 use crate::revisions::visible;
-use crate::{Query, QueryConfig};
+use crate::{Door, Query, QueryConfig};
 
 /// What is chosen of an event: its subject, transition, time, id, when it was recorded, what fills its fields.
 type Chosen = (usize, usize, i64, u8, i64, u8);
@@ -158,6 +158,20 @@ async fn derived_rows_are_the_last_version_of_then() {
     for (as_of, runs) in [(9, vec![]), (10, vec!["0"]), (11, vec!["1"]), (12, vec!["2"]), (99, vec!["2"])] {
         assert_eq!(lines(&engine, at(as_of, "SELECT runs FROM pipeline_health")).await, runs, "as of {as_of}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_folds_that_is_ahead_waits_for_the_others() {
+    let memory = Arc::new(Memory::default());
+    memory.tail("pipeline_health", rows("pipeline_health", &[&[("runs", Value::Int(1))]]));
+    memory.edit("pipeline_health", |view| view.is_ahead = true);
+    let engine = engine(Arc::clone(&memory));
+    let asked = engine.ask(request("SELECT runs FROM pipeline_health"), Door::Api).await;
+    let error = asked.err().expect("an error");
+    assert_eq!((error.kind(), error.code()), (FaultKind::Unavailable, "KIR-0415"), "{error}");
+    assert_eq!(lines(&engine, request("SELECT count(*) FROM pipeline_runs_events")).await, ["0"], "events are cut at the vector");
+    memory.edit("pipeline_health", |view| view.is_ahead = false);
+    assert_eq!(lines(&engine, request("SELECT runs FROM pipeline_health")).await, ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ports::{PortError, RowStream};
 use kiro_schemas::{Micros, TopicPartition};
 use kiro_tables::{Table, TableShape};
@@ -64,9 +64,11 @@ impl Worker {
         self.load_gaps().await
     }
 
-    /// The rows of a table as they are read, so that a start holds no table in memory.
+    /// The rows of a table as they are read, so that a start holds no table in memory: those of the version that is shown. What
+    /// came since is read from the log; a newer version would put into the folds what the view does not have yet.
     async fn stream(&self, table: &'static Table, columns: &[&str]) -> EngineResult<RowStream> {
-        let rows = self.source.stream(table, columns).await.map_err(EngineError::port("read a table"))?;
+        let Some(version) = self.shared.shown(table) else { return Ok(Box::pin(stream::empty())) };
+        let rows = self.source.stream(table, version.as_ref(), columns).await.map_err(EngineError::port("read a table"))?;
         if !columns.is_empty() {
             return Ok(rows);
         }

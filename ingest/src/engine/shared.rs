@@ -49,6 +49,8 @@ pub(super) struct Inner {
     pub(super) vector: OffsetVector,
     /// What the rows of the folds in the tail have seen.
     pub(super) emitted: OffsetVector,
+    /// What the folds contained when they were loaded, of one table or another: these do not end at one place.
+    loaded: OffsetVector,
     pub(super) partitions: BTreeMap<TopicPartition, Partition>,
     /// Topics whose partitions were not assigned yet.
     awaited: BTreeSet<String>,
@@ -92,11 +94,13 @@ impl Shared {
             tables,
             vector: OffsetVector::default(),
             emitted: OffsetVector::default(),
+            loaded: OffsetVector::default(),
             partitions: BTreeMap::new(),
             awaited: config.topics.iter().chain(&config.history).cloned().collect(),
             seq: 1,
         };
         inner.vector = inner.contained();
+        inner.loaded = inner.reached();
         let view = ArcSwap::from_pointee(inner.view());
         Ok(Arc::new(Self {
             inner: Mutex::new(inner),
@@ -115,6 +119,11 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version of a table that is shown.
+    pub(super) fn shown(&self, table: &Table) -> Option<Arc<dyn Snapshot>> {
+        self.lock().tables.iter().find(|s| s.table.name == table.name).and_then(|s| s.snapshot.clone())
     }
 
     pub(super) fn view(&self) -> Arc<View> {
@@ -297,11 +306,21 @@ impl Inner {
         View { vector: self.vector.clone(), tables: self.tables.iter().map(|s| (s.table.name, view(s))).collect() }
     }
 
-    /// Whether a table of the folds contains more than was read, of a partition that is read here or may be yet.
+    /// Whether a table of the folds, or the folds themselves since they were loaded, contain more than was read, of a
+    /// partition that is read here or may be yet. What they would tell is of another vector than the tables of events.
     pub(super) fn is_ahead(&self, state: &TableState, next: impl Fn(&TopicPartition) -> i64) -> bool {
         let is_read =
             |at: &TopicPartition| self.is_awaited(&at.topic) || self.partitions.get(at).is_some_and(|p| p.is_owned && p.stopped.is_none());
-        state.side == Side::Derived && state.reached.iter().any(|(at, stand)| stand > next(at) && is_read(at))
+        let contained = || state.reached.iter().chain(self.loaded.iter());
+        state.side == Side::Derived && contained().any(|(at, stand)| stand > next(at) && is_read(at))
+    }
+
+    /// What any table contains.
+    fn reached(&self) -> OffsetVector {
+        let mut furthest = OffsetVector::default();
+        let tables = self.tables.iter().filter(|s| s.side != Side::Foreign);
+        tables.flat_map(|s| s.reached.iter()).for_each(|(at, next)| furthest.advance(at, next));
+        furthest
     }
 
     pub(super) fn generation(&self, at: &TopicPartition) -> Option<u64> {

@@ -378,3 +378,26 @@ impl TableState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kiro_ports::Offsets;
+    use kiro_schemas::TopicPartition;
+    use kiro_tables::Table;
+
+    use super::super::{EngineConfig, FoldPart};
+    use super::{Side, TableState};
+
+    #[test]
+    fn a_reader_of_two_shards_sees_where_the_slower_and_the_faster_one_stand() {
+        let fold = FoldPart { version: 1, shard: 0, shards: 2, epoch: 0 };
+        let config = EngineConfig { fold, ..EngineConfig::new(vec!["events".to_owned()], "c", std::path::Path::new("q")) };
+        let mut state = TableState::new(Table::find("pipeline_runs").expect("a table"), Side::Derived, false, &config);
+        let app = |shard, next: i64| (format!("{}events/0", FoldPart { shard, ..fold }.prefix("c")), next);
+        let at = TopicPartition::new("events", 0);
+        for (offsets, stands) in [(vec![app(0, 5)], (0, 5)), (vec![app(0, 5), app(1, 9)], (5, 9))] {
+            state.stands(&offsets.into_iter().collect::<Offsets>());
+            assert_eq!((state.committed.next(&at), state.reached.next(&at)), stands);
+        }
+    }
+}

@@ -238,7 +238,7 @@ impl Lake {
     }
 
     /// Rows as they are read, without empty batches.
-    async fn select(&self, table: &'static Table, columns: &[&str], among: &[(&str, &[String])]) -> Result<RowStream> {
+    async fn select(table: &'static Table, version: &LakeSnapshot, columns: &[&str], among: &[(&str, &[String])]) -> Result<RowStream> {
         let failed = |source| Error::Query { table: table.name, source: Box::new(source) };
         let own = |asked: &str| table.columns.iter().map(|c| c.name).find(|name| *name == asked);
         let names: Vec<&'static str> = if columns.is_empty() {
@@ -249,8 +249,7 @@ impl Lake {
         if let Some(unknown) = columns.iter().chain(among.iter().map(|(c, _)| c)).find(|c| table.position(c).is_none()) {
             return Err(Error::Invalid { table: table.name, reason: format!("no column {unknown}") });
         }
-        let Some(snapshot) = self.lake_snapshot(table).await? else { return Ok(Box::pin(stream::empty())) };
-        let provider = snapshot.provider().await?;
+        let provider = version.provider().await?;
         // A column that no committer has added yet is null in every row.
         let is_there = |name: &str| provider.schema().index_of(name).is_ok();
         if among.iter().any(|(column, _)| !is_there(column)) {
@@ -361,14 +360,17 @@ impl TableSource for Lake {
         Ok(newest.map(|snapshot| snapshot as Arc<dyn Snapshot>))
     }
 
-    async fn stream(&self, table: &'static Table, columns: &[&str]) -> Result<RowStream, PortError> {
-        self.select(table, columns, &[]).await.map_err(PortError::of)
+    async fn stream(&self, table: &'static Table, version: &dyn Snapshot, columns: &[&str]) -> Result<RowStream, PortError> {
+        let reason = || format!("version {} is no version of this lake", version.version());
+        let version = version.as_any().downcast_ref::<LakeSnapshot>().ok_or_else(|| Error::Invalid { table: table.name, reason: reason() });
+        Self::select(table, version.map_err(PortError::of)?, columns, &[]).await.map_err(PortError::of)
     }
 
     async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError> {
         if among.iter().any(|(_, values)| values.is_empty()) {
             return Ok(Vec::new());
         }
-        self.select(table, &[], among).await.map_err(PortError::of)?.try_collect().await
+        let Some(newest) = self.lake_snapshot(table).await.map_err(PortError::of)? else { return Ok(Vec::new()) };
+        Self::select(table, &newest, &[], among).await.map_err(PortError::of)?.try_collect().await
     }
 }

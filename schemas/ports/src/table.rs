@@ -56,11 +56,12 @@ pub trait TableSink: Send + Sync + std::fmt::Debug {
 pub trait TableSource: Send + Sync + std::fmt::Debug {
     /// The newest version of a table; `None` when it is not there yet.
     async fn snapshot(&self, table: &'static Table) -> Result<Option<Arc<dyn Snapshot>>, PortError>;
-    /// All rows of a table, batch by batch as they are read; `columns` empty means all. None when the table is not there.
-    async fn stream(&self, table: &'static Table, columns: &[&str]) -> Result<RowStream, PortError>;
-    /// The same at once.
+    /// All rows of that version of a table, batch by batch as they are read; `columns` empty means all.
+    async fn stream(&self, table: &'static Table, version: &dyn Snapshot, columns: &[&str]) -> Result<RowStream, PortError>;
+    /// All rows of the newest version at once; none when the table is not there.
     async fn scan(&self, table: &'static Table, columns: &[&str]) -> Result<Vec<RecordBatch>, PortError> {
-        self.stream(table, columns).await?.try_collect().await
+        let Some(newest) = self.snapshot(table).await? else { return Ok(Vec::new()) };
+        self.stream(table, newest.as_ref(), columns).await?.try_collect().await
     }
     /// The rows whose text columns each have one of their values.
     async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError>;
