@@ -49,9 +49,21 @@ fn resident() -> usize {
     status.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
 }
 
+/// In a process of its own: the memory of others is not the crowd's.
+#[test]
+fn a_crowd_delays_nobody() {
+    let program = std::env::current_exe().expect("a program");
+    let alone = ["--exact", "psql::crowd::a_crowd_in_a_process_of_its_own", "--ignored", "--nocapture"];
+    let told = std::process::Command::new(program).args(alone).output().expect("it runs");
+    let text = String::from_utf8_lossy(&told.stdout);
+    print!("{text}");
+    assert!(told.status.success() && text.contains("1 passed"), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
 /// A third is logged in and idle, a third has sent nothing, a third sends a byte now and then.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_delays_nobody() {
+#[ignore = "the test above runs it alone"]
+async fn a_crowd_in_a_process_of_its_own() {
     let running = start(true, CROWD).await;
     let before = resident();
     let mut alone = p99(&running).await;
