@@ -143,7 +143,7 @@ impl Ground {
 
     /// Waits until the lake contains so many records.
     fn wait_contained(&self, records: usize) -> Result<()> {
-        let has_all = || Ok((self.contained("pipeline_runs_events")? >= records as i64).then_some(()));
+        let has_all = || Ok((self.contained("pipeline_runs_events")? >= i64::try_from(records)?).then_some(()));
         wait_for("the lake to contain the log", 120, has_all)
     }
 }

@@ -2,6 +2,9 @@
 //! name exactly one is taken. It can be slow.
 
 use std::collections::BTreeMap;
+#![expect(clippy::expect_used, reason = "a text takes whatever is written to it")]
+
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -249,14 +252,16 @@ impl Bucket {
             }
             count += 1;
             let (changed, size) = (object.changed.format("%Y-%m-%dT%H:%M:%S.000Z"), object.bytes.len());
-            text.push_str(&format!(
+            write!(
+                text,
                 "<Contents><Key>{}</Key><LastModified>{changed}</LastModified><ETag>{}</ETag><Size>{size}</Size></Contents>",
                 escaped(key),
                 escaped(&quoted(object.tag))
-            ));
+            )
+            .expect("text");
         }
         for folder in folders {
-            text.push_str(&format!("<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>", escaped(&folder)));
+            write!(text, "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>", escaped(&folder)).expect("text");
         }
         // The next page begins after the last key of this one.
         let before = last.as_ref().and_then(|last| self.objects.range::<String, _>(..last).next_back()).map(|(key, _)| escaped(key));
@@ -271,7 +276,7 @@ impl Bucket {
         let mut text = String::new();
         for key in keys {
             self.objects.remove(&key);
-            text.push_str(&format!("<Deleted><Key>{}</Key></Deleted>", escaped(&key)));
+            write!(text, "<Deleted><Key>{}</Key></Deleted>", escaped(&key)).expect("text");
         }
         plain(StatusCode::OK, format!("<DeleteResult>{text}</DeleteResult>"))
     }
@@ -321,15 +326,12 @@ fn decoded(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((first, more)) = rest.split_first() {
         let hex = more.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (first, hex) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &more[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = more;
-            }
+        if let (b'%', Some(byte)) = (first, hex) {
+            bytes.push(byte);
+            rest = &more[2..];
+        } else {
+            bytes.push(*first);
+            rest = more;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

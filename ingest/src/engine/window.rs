@@ -108,7 +108,7 @@ impl Window {
     fn forget(&mut self) {
         let oldest = self.oldest;
         if let Ok(entry) = self.found.find_entry(self.entries[oldest].0.0, |at| *at as usize == oldest) {
-            drop(entry.remove());
+            let (_number, _place) = entry.remove();
         }
     }
 }

@@ -37,7 +37,7 @@ fn members_come_and_go_and_each_zombie_is_fenced() -> Result<()> {
         })
         .with_context(|| format!("seed {SEED}"))?;
     ground.wait_contained(written)?;
-    let folded = written as i64 * SHARDS;
+    let folded = i64::try_from(written)? * SHARDS;
     wait_for("the folds to contain the log", 120, || Ok((ground.contained("pipeline_runs")? >= folded).then_some(())))?;
     let mut serve = ground.start("serve", 0)?;
     serve.wait_ready()?;

@@ -1,5 +1,8 @@
 //! A backlog and a store that is slow: memory stays where it is, and with it what else a process holds.
 
+#![expect(clippy::expect_used, reason = "a text takes whatever is written to it")]
+
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,8 @@ fn event(number: usize) -> String {
     for name in 0..12 {
         noise = noise.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31);
         let other = noise.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        attributes.push_str(&format!("{}\"attribute_{name}\":\"{noise:016x}{other:016x}{number:08}\"", if name > 0 { "," } else { "" }));
+        let comma = if name > 0 { "," } else { "" };
+        write!(attributes, "{comma}\"attribute_{name}\":\"{noise:016x}{other:016x}{number:08}\"").expect("text");
     }
     finished(number % 97, &format!("memory-{number}"), &format!(",\"attributes\":{{{attributes}}}"))
 }
@@ -90,9 +94,9 @@ impl Inflow {
 }
 
 /// What may not grow: of the last third no more than of the third before, and a little.
-fn is_flat(samples: &[Sample], what: &str, of: fn(&Sample) -> usize, slack: usize) -> Result<()> {
+fn is_flat(samples: &[Sample], what: &str, of: fn(&Sample) -> f64, slack: f64) -> Result<()> {
     let third = samples.len() / 3;
-    let most = |part: &[Sample]| part.iter().map(of).max().unwrap_or(0);
+    let most = |part: &[Sample]| part.iter().map(of).fold(0.0, f64::max);
     let (before, last) = (most(&samples[third..2 * third]), most(&samples[2 * third..]));
     ensure!(last <= before + slack, "{what} grow from {before} to {last}");
     Ok(())
@@ -133,9 +137,9 @@ fn a_backlog_before_a_slow_store_stays_within_512_mib() -> Result<()> {
     ensure!(last.peak_mib <= MOST_MIB, "{:.0} MiB were resident", last.peak_mib);
     // Over a minute an hourly slope is noise: there what counts is that the last third needs no more than the one before.
     ensure!(minutes == 0 || slope(&samples) <= 1.0, "memory grows by {:.1} MiB an hour", slope(&samples));
-    is_flat(&samples, "resident MiB", |s| s.usage.resident_mib as usize, 48)?;
-    is_flat(&samples, "descriptors", |s| s.usage.descriptors, 8)?;
-    is_flat(&samples, "threads", |s| s.usage.threads, 4)?;
-    is_flat(&samples, "series", |s| s.series, 0)?;
+    is_flat(&samples, "resident MiB", |s| s.usage.resident_mib, 48.0)?;
+    is_flat(&samples, "descriptors", |s| s.usage.descriptors as f64, 8.0)?;
+    is_flat(&samples, "threads", |s| s.usage.threads as f64, 4.0)?;
+    is_flat(&samples, "series", |s| s.series as f64, 0.0)?;
     process.stop()
 }

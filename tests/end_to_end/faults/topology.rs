@@ -109,7 +109,7 @@ fn is_true(answer: &Value) -> Result<()> {
 }
 
 /// Each process is killed and comes again, is paused, gets another one beside it, which is removed.
-fn disturb(ground: &Ground, all: &mut Vec<Process>, (watch, pass): (&Watch, usize)) -> Result<()> {
+fn disturb(ground: &Ground, all: &mut [Process], (watch, pass): (&Watch, usize)) -> Result<()> {
     for number in 0..all.len() {
         let role = all[number].role();
         let failed = |what: &str| format!("pass {pass}: {role} {number} {what}");
@@ -172,7 +172,7 @@ fn settle(ground: &Ground, (store, all): (&S3, &mut [Process]), serves: [u16; 2]
     let (lake, records) = (ground.dir.join("copy"), written + posted);
     let has = |table: &str, folds: usize| -> Result<bool> {
         store.copy_to("topology", &lake)?;
-        Ok(contained(&lake, table, &ground.topic)? >= (written * folds) as i64)
+        Ok(contained(&lake, table, &ground.topic)? >= i64::try_from(written * folds)?)
     };
     wait_for("the lake to contain the log", 120, || Ok((has("pipeline_runs_events", 1)? && has("pipeline_runs", 2)?).then_some(())))?;
     let sql = format!("{SQL}, (SELECT count(DISTINCT run_id) FROM pipeline_runs) AS distinct_runs");
