@@ -9,14 +9,18 @@
 //! outbox ── Deliverer ── sign, check the address ──► receiver ──► Sent::{Arrived, Transient, Permanent}
 //! ```
 
+pub mod alertmanager;
 pub mod communication;
 mod deliver;
+pub mod devlake;
 mod error;
 pub mod gitea;
 pub mod github;
 pub mod gitlab;
 mod hmac256;
+pub mod opsgenie;
 pub mod outbound;
+pub mod pagerduty;
 mod platform;
 mod reading;
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use kiro_ports::{Headers, NormaliseError, Normaliser, header};
 use kiro_schemas::{Event, Micros, Secret};
 
-use crate::{gitea, github, gitlab};
+use crate::{alertmanager, devlake, gitea, github, gitlab, opsgenie, pagerduty};
 
 mod proof;
 mod redact;
@@ -33,7 +33,15 @@ pub struct Platform {
     pub events: &'static [(&'static str, Reader)],
 }
 
-static PLATFORMS: [&Platform; 3] = [&github::PLATFORM, &gitlab::PLATFORM, &gitea::PLATFORM];
+static PLATFORMS: [&Platform; 7] = [
+    &github::PLATFORM,
+    &gitlab::PLATFORM,
+    &gitea::PLATFORM,
+    &pagerduty::PLATFORM,
+    &opsgenie::PLATFORM,
+    &alertmanager::PLATFORM,
+    &devlake::PLATFORM,
+];
 
 /// All platforms.
 #[must_use]

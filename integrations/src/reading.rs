@@ -101,6 +101,12 @@ pub(crate) fn first_line(text: Text<'_>) -> Text<'_> {
     }
 }
 
+/// Scheme and host of an address; what is none stays as it is.
+pub(crate) fn origin(url: &str) -> String {
+    let host = url.split_once("://").map(|(scheme, rest)| (scheme, rest.split(['/', '?', '#']).next().unwrap_or_default()));
+    host.map_or_else(|| url.to_owned(), |(scheme, host)| format!("{scheme}://{host}"))
+}
+
 /// Whether labels say that an issue is an incident: one of them is the word `incident`, or ends in it after a mark.
 ///
 /// # Source
@@ -145,7 +151,7 @@ pub(crate) fn purl(kind: &str, full_name: &str, version: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Text, is_incident, purl, severity, time};
+    use super::{Text, is_incident, origin, purl, severity, time};
 
     #[test]
     fn times_of_all_forms() {
@@ -181,6 +187,13 @@ mod tests {
         for not in ["several", "pending", "p10", "seven"] {
             assert!(severity(labels(&[not]).into_iter()).is_none(), "{not}");
         }
+    }
+
+    #[test]
+    fn an_address_has_an_origin() {
+        assert_eq!(origin("https://acme.pagerduty.com/incidents/PGR0VU2"), "https://acme.pagerduty.com");
+        assert_eq!(origin("https://acme.example?x"), "https://acme.example");
+        assert_eq!(origin("no address"), "no address");
     }
 
     #[test]

@@ -59,7 +59,8 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
 fn payloads(platform: &'static Platform) -> Vec<Payload> {
     let read = |path: PathBuf| {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let event = name.split('.').next().expect("an event").replace('-', " ");
+        let named = || name.split('.').next().expect("an event").replace('-', " ");
+        let event = platform.event_header.map(|_| named()).unwrap_or_default();
         Payload { platform, event, name, body: std::fs::read(&path).expect("a payload") }
     };
     json_files(&folder(platform)).into_iter().map(read).collect()

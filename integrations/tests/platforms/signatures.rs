@@ -122,15 +122,17 @@ fn refused_hmac(right: &Delivery, prefix: &str, header: &'static str) -> Vec<(&'
     ]
 }
 
-fn refused_token(right: &Delivery) -> Vec<(&'static str, Delivery, Refusal)> {
-    vec![
-        ("nothing", right.saying(|_| String::new()), Refusal::WrongToken),
-        ("a byte less", right.saying(|text| text.trim_end_matches('y').to_owned()), Refusal::WrongToken),
-        ("a byte more", right.saying(|text| format!("{text}y")), Refusal::WrongToken),
-        ("another case", right.saying(str::to_lowercase), Refusal::WrongToken),
-        ("spaces", right.saying(|text| format!(" {text}")), Refusal::WrongToken),
-        ("its digest", right.saying(|text| hex_hmac(text, b"")), Refusal::WrongToken),
-    ]
+fn refused_token(right: &Delivery, prefix: &str) -> Vec<(&'static str, Delivery, Refusal)> {
+    let token = |token: &str| right.saying(|_| format!("{prefix}{token}"));
+    let wrong = [
+        ("nothing", token("")),
+        ("a byte less", token(SECRET.trim_end_matches('y'))),
+        ("a byte more", token(&format!("{SECRET}y"))),
+        ("another case", token(&SECRET.to_lowercase())),
+        ("spaces", token(&format!(" {SECRET}"))),
+        ("its digest", token(&hex_hmac(SECRET, b""))),
+    ];
+    wrong.into_iter().map(|(what, delivery)| (what, delivery, Refusal::WrongToken)).collect()
 }
 
 fn refused_signed(right: &Delivery) -> Vec<(&'static str, Delivery, Refusal)> {
@@ -174,7 +176,13 @@ fn proofs_accept_what_fits_and_nothing_else() {
                     right_ones.push(("the second of two", right.saying(|text| format!("{prefix}{}, {text}", "0".repeat(64)))));
                     wrong_ones.extend(refused_hmac(&right, prefix, header));
                 }
-                Proof::Token { .. } => wrong_ones.extend(refused_token(&right)),
+                Proof::Token { header, prefix } => {
+                    wrong_ones.extend(refused_token(&right, prefix));
+                    if !prefix.is_empty() {
+                        let bare = right.saying(|text| text.trim_start_matches(prefix).to_owned());
+                        wrong_ones.push(("without its prefix", bare, Refusal::BadForm { header }));
+                    }
+                }
                 Proof::Signed => {
                     right_ones.push(("in time", right.with(|d| d.now = NOW.plus(299_000_000))));
                     right_ones.push(("the second of two", right.saying(|text| format!("v1,AAAA {text}"))));
