@@ -38,9 +38,10 @@ soak: ## Kill the server at random instants, then take the log away again and ag
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) cargo test $(CARGO_FLAGS) -p kiro-tests --test end_to_end -- --nocapture --test-threads=1 \
 		acknowledged_survives outage::posts_spill outage::without_a_spill
 
-docs: ## Write docs/tables.md and docs/errors.md anew from the sources
+docs: ## Write docs/tables.md, docs/errors.md and docs/coverage.md anew from the sources
 	mkdir -p docs
 	KIROLINTER_WRITE_DOCS=1 cargo test $(CARGO_FLAGS) -p kiro-tests --test house generated
+	KIROLINTER_WRITE_DOCS=1 cargo test $(CARGO_FLAGS) -p kiro-integrations --test platforms document
 
 clean: ## Remove what was built
 	cargo clean

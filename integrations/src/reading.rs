@@ -38,13 +38,11 @@ impl<'de> Deserialize<'de> for When {
 
 fn time(text: &str) -> Option<Micros> {
     let Some((stamp, zone)) = text.rsplit_once(' ').filter(|(stamp, _)| stamp.contains([' ', 'T'])) else { return Micros::parse(text) };
-    match zone {
-        "UTC" => Micros::parse(&format!("{stamp}Z")),
-        _ => {
-            let (hours, minutes) = zone.split_at_checked(3)?;
-            Micros::parse(&format!("{stamp}{hours}:{minutes}"))
-        }
+    if zone == "UTC" {
+        return Micros::parse(&format!("{stamp}Z"));
     }
+    let (hours, minutes) = zone.split_at_checked(3)?;
+    Micros::parse(&format!("{stamp}{hours}:{minutes}"))
 }
 
 /// An empty text says nothing.

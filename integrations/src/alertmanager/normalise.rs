@@ -52,14 +52,15 @@ struct Annotations<'a> {
 
 pub(super) fn notification(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let Notification { external_url, alerts } = serde_json::from_slice(payload)?;
-    Ok(alerts.into_iter().map(|alert| incident(alert, external_url.clone())).collect())
+    let source = external_url.0.trim_end_matches('/');
+    Ok(alerts.into_iter().map(|alert| incident(alert, source)).collect())
 }
 
-fn incident<'a>(alert: Alert<'a>, source: Text<'a>) -> Event<'a> {
+fn incident<'a>(alert: Alert<'a>, source: &str) -> Event<'a> {
     let ended = alert.ends_at.filter(|_| alert.status.0 == "resolved");
     let (transition, time) = ended.map_or((Transition::Detected, alert.starts_at), |ended| (Transition::Resolved, ended));
     let id = format!("{}-{}", alert.fingerprint.0, alert.starts_at);
-    let mut said = Event::new(Subject::Incident, transition, source.0, id, time);
+    let mut said = Event::new(Subject::Incident, transition, source.to_owned(), id, time);
     set_time(&mut said, "detected_at", Some(alert.starts_at));
     set_time(&mut said, "resolved_at", ended);
     let Labels { alertname, severity, service, app, job, environment, env, namespace } = alert.labels;

@@ -21,7 +21,7 @@ struct Kind {
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), rename_all = "camelCase")]
-struct Deployment<'a> {
+struct DeploymentBody<'a> {
     id: Text<'a>,
     display_title: Option<Text<'a>>,
     name: Option<Text<'a>>,
@@ -33,12 +33,12 @@ struct Deployment<'a> {
     finished_date: When,
     url: Option<Text<'a>>,
     #[serde(default, deserialize_with = "list")]
-    deployment_commits: Vec<Commit<'a>>,
+    deployment_commits: Vec<Deployed<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), rename_all = "camelCase")]
-struct Commit<'a> {
+struct Deployed<'a> {
     repo_url: Text<'a>,
     commit_sha: Text<'a>,
     ref_name: Option<Text<'a>>,
@@ -46,7 +46,7 @@ struct Commit<'a> {
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), rename_all = "camelCase")]
-struct Issue<'a> {
+struct IssueBody<'a> {
     issue_key: Text<'a>,
     title: Option<Text<'a>>,
     #[serde(rename = "type")]
@@ -68,7 +68,7 @@ pub(super) fn body(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
 }
 
 fn deployment(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let told: Deployment<'_> = serde_json::from_slice(payload)?;
+    let told: DeploymentBody<'_> = serde_json::from_slice(payload)?;
     let (started, finished) = (told.started_date.0, told.finished_date.0);
     let result = told.result.filter(|result| !result.0.is_empty()).unwrap_or(Text("SUCCESS".into()));
     let first = told.deployment_commits.first();
@@ -93,7 +93,7 @@ fn deployment(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
 }
 
 fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let told: Issue<'_> = serde_json::from_slice(payload)?;
+    let told: IssueBody<'_> = serde_json::from_slice(payload)?;
     if told.kind.as_ref().is_some_and(|kind| !kind.0.is_empty() && !kind.0.eq_ignore_ascii_case("incident")) {
         return Ok(Vec::new());
     }

@@ -12,12 +12,12 @@ const SOURCE: &str = "https://app.opsgenie.com";
 #[serde(bound(deserialize = "'de: 'a"))]
 struct Delivery<'a> {
     action: Text<'a>,
-    alert: Alert<'a>,
+    alert: Told<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"), rename_all = "camelCase")]
-struct Alert<'a> {
+struct Told<'a> {
     alert_id: Text<'a>,
     message: Option<Text<'a>>,
     priority: Option<Text<'a>>,
@@ -43,7 +43,7 @@ pub(super) fn alert(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let (created, updated) = (time(alert.created_at), time(alert.updated_at.unwrap_or(alert.created_at)));
     let (transition, at) = match &*action.0 {
         "Create" => (Transition::Detected, created),
-        "Close" => (Transition::Resolved, updated),
+        "Close" | "Delete" => (Transition::Resolved, updated),
         _ => (Transition::Updated, updated),
     };
     let mut said = Event::new(Subject::Incident, transition, SOURCE, alert.alert_id.0.clone(), at);
@@ -56,7 +56,9 @@ pub(super) fn alert(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     set(&mut said, "severity", alert.priority);
     set(&mut said, "service", alert.entity);
     set(&mut said, "url", Some(Text(format!("{SOURCE}/alert/detail/{}", alert.alert_id.0).into())));
-    set(&mut said, "status", Some(action));
+    // A note or a tag does not change where the alert stands.
+    let is_state = matches!(&*action.0, "Create" | "Acknowledge" | "UnAcknowledge" | "Close" | "Delete");
+    set(&mut said, "status", Some(action).filter(|_| is_state));
     note(&mut said, "team", alert.team.map(|team| team.0));
     note_all(&mut said, "labels", alert.tags.iter());
     Ok(vec![said])

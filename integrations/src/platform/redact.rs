@@ -68,9 +68,8 @@ fn end_of_value(text: &[u8], from: usize) -> usize {
             None => return text.len(),
             Some(b'"') => at = end_of_string(text, at),
             Some(b'{' | b'[') => (at, depth) = (at + 1, depth + 1),
-            Some(b'}' | b']') if depth == 0 => return at,
+            Some(b'}' | b']' | b',') if depth == 0 => return at,
             Some(b'}' | b']') => (at, depth) = (at + 1, depth - 1),
-            Some(b',') if depth == 0 => return at,
             Some(_) => at += 1,
         }
         if depth == 0 && matches!(text.get(at.saturating_sub(1)), Some(b'"' | b'}' | b']')) {

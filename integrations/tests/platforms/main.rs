@@ -1,6 +1,6 @@
 //! What becomes of the payloads of all platforms. `<platform>/<event>.<example>.json` is one that the platform sends.
 
-#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+#![expect(clippy::expect_used, clippy::panic, reason = "what a test cannot set up fails it")]
 
 use std::path::{Path, PathBuf};
 

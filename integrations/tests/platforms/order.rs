@@ -32,14 +32,18 @@ proptest! {
     ) {
         let mut all: Vec<Payload> = platforms().iter().flat_map(|platform| payloads(platform)).collect();
         let mut straight = Known::new();
-        all.iter().for_each(|payload| take(&mut straight, payload, false));
+        for payload in &all {
+            take(&mut straight, payload, false);
+        }
         let mut shuffled = Known::new();
         for (pick, is_kept_form) in &picks {
             take(&mut shuffled, pick.get(&all), *is_kept_form);
         }
         let by = rotation.index(all.len());
         all.rotate_left(by);
-        all.iter().rev().for_each(|payload| take(&mut shuffled, payload, true));
+        for payload in all.iter().rev() {
+            take(&mut shuffled, payload, true);
+        }
         prop_assert_eq!(straight, shuffled);
     }
 }

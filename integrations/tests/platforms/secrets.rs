@@ -1,7 +1,7 @@
 //! Known secret fields are dropped before a payload is kept, and are in no event.
 
 use bytes::Bytes;
-use kiro_integrations::platforms;
+use kiro_integrations::{Proof, platforms};
 use kiro_ports::Headers;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ fn a_payload_without_secrets_is_kept_as_it_came() {
 fn no_proof_is_kept() {
     for platform in platforms() {
         let named = platform.event_header.iter().chain(platform.delivery_headers).copied();
-        let proofs = platform.proofs.iter().map(|proof| proof.header());
+        let proofs = platform.proofs.iter().map(Proof::header);
         let all = named.clone().chain(proofs).chain(["authorization", "cookie", "x-other"]);
         let headers: Headers = all.map(|name| (name.to_owned(), Bytes::from_static(b"value"))).collect();
         let kept = platform.kept_headers(&headers);

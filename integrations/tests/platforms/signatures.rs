@@ -76,10 +76,9 @@ fn accepted(right: &Delivery) -> Vec<(&'static str, Delivery)> {
         (
             "the header in capitals",
             right.with(|d| {
-                d.headers
-                    .iter_mut()
-                    .filter(|(name, _)| !name.starts_with("webhook"))
-                    .for_each(|(name, _)| *name = name.to_ascii_uppercase())
+                for (name, _) in d.headers.iter_mut().filter(|(name, _)| !name.starts_with("webhook")) {
+                    *name = name.to_ascii_uppercase();
+                }
             }),
         ),
         ("other headers beside", right.with(|d| d.headers.insert(0, ("x-other".to_owned(), Bytes::from_static(b"1"))))),

@@ -71,9 +71,12 @@ struct GroupEvent<'a> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 struct Group<'a> {
-    head_sha: Option<Text<'a>>,
-    head_ref: Text<'a>,
-    head_commit: GroupCommit,
+    #[serde(rename = "head_sha")]
+    sha: Option<Text<'a>>,
+    #[serde(rename = "head_ref")]
+    reference: Text<'a>,
+    #[serde(rename = "head_commit")]
+    commit: GroupCommit,
 }
 
 #[derive(Deserialize)]
@@ -178,14 +181,14 @@ fn describe_pull<'a>(said: &mut Event<'a>, pull: Pull<'a>) {
 /// The merge queue tries a pull request on top of others, or lets it go: `reason` says why.
 pub(in crate::github) fn merge_group(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let GroupEvent { action, reason, repository, merge_group: group } = serde_json::from_slice(payload)?;
-    let branch = group.head_ref.0.strip_prefix("refs/heads/").unwrap_or(&group.head_ref.0);
+    let branch = group.reference.0.strip_prefix("refs/heads/").unwrap_or(&group.reference.0);
     let Some(number) = queued_pull(branch) else { return Ok(Vec::new()) };
-    let time = group.head_commit.timestamp;
+    let time = group.commit.timestamp;
     let mut said = Event::new(Subject::Change, Transition::Updated, repository.html_url.0, number.to_owned(), time);
     tell_apart(&mut said, &action.0);
     note(&mut said, "merge_group", Some(action.0));
     note(&mut said, "merge_group_reason", reason.map(|reason| reason.0));
-    note(&mut said, "merge_group_sha", group.head_sha.map(|sha| sha.0));
+    note(&mut said, "merge_group_sha", group.sha.map(|sha| sha.0));
     Ok(vec![said])
 }
 

@@ -32,12 +32,12 @@ impl App<'_> {
 struct CheckEvent<'a> {
     action: Text<'a>,
     repository: Repository<'a>,
-    check_run: Check<'a>,
+    check_run: CheckRun<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Check<'a> {
+struct CheckRun<'a> {
     id: i64,
     name: Text<'a>,
     status: Text<'a>,

@@ -12,12 +12,12 @@ struct RunEvent<'a> {
     action: Text<'a>,
     repository: Repository<'a>,
     workflow: Option<Named<'a>>,
-    workflow_run: Run<'a>,
+    workflow_run: WorkflowRun<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Run<'a> {
+struct WorkflowRun<'a> {
     id: i64,
     name: Option<Text<'a>>,
     path: Option<Text<'a>>,
@@ -120,7 +120,7 @@ pub(in crate::github) fn workflow_run(payload: &[u8]) -> serde_json::Result<Vec<
     Ok(vec![said])
 }
 
-fn describe_run<'a>(said: &mut Event<'a>, run: Run<'a>, workflow: Option<Text<'a>>) {
+fn describe_run<'a>(said: &mut Event<'a>, run: WorkflowRun<'a>, workflow: Option<Text<'a>>) {
     let named = |text: &Text<'_>| !text.0.is_empty();
     let change = run.pull_requests.first().map(|change| change.number.to_string());
     let queued = || run.head_branch.as_ref().and_then(|branch| queued_pull(&branch.0)).map(str::to_owned);

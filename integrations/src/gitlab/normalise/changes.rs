@@ -13,14 +13,14 @@ use crate::reading::{Named, Text, When, first_line, list, note, note_all, set, s
 struct MergeEvent<'a> {
     user: Option<User<'a>>,
     project: Project<'a>,
-    object_attributes: Merge<'a>,
+    object_attributes: MergeRequest<'a>,
     #[serde(default, deserialize_with = "list")]
     labels: Vec<Label<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Merge<'a> {
+struct MergeRequest<'a> {
     iid: i64,
     title: Option<Text<'a>>,
     state: Option<Text<'a>>,
@@ -104,7 +104,7 @@ pub(in crate::gitlab) fn merge_request(payload: &[u8]) -> serde_json::Result<Vec
     Ok(vec![said])
 }
 
-fn describe_merge<'a>(said: &mut Event<'a>, merge: Merge<'a>, is_merged: bool) {
+fn describe_merge<'a>(said: &mut Event<'a>, merge: MergeRequest<'a>, is_merged: bool) {
     let last = merge.last_commit.and_then(|commit| commit.id);
     if is_merged {
         // A fast-forward makes no commit of its own: the last one is then on the target branch.
