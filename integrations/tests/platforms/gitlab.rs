@@ -82,6 +82,16 @@ fn approvals_are_told_apart() {
 }
 
 #[test]
+fn a_confidential_incident_is_told_without_its_title() {
+    let (open, closed) =
+        (payload("gitlab", "Issue-Hook.incident-opened.own"), payload("gitlab", "Confidential-Issue-Hook.incident-opened.own"));
+    assert_eq!(one("Issue Hook", &open).get("title").as_text(), Some("Shop is down"));
+    let told = one("Confidential Issue Hook", &closed);
+    assert!(closed.contains("Shop is down") && !format!("{told:?}").contains("Shop is down"), "{told:?}");
+    assert_eq!(told.get("severity").as_text(), Some("critical"));
+}
+
+#[test]
 fn the_words_are_those_of_github() {
     for (source, expected) in [
         ("push", "push"),

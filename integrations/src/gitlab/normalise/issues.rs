@@ -25,6 +25,7 @@ struct Issue<'a> {
     #[serde(rename = "type")]
     kind: Option<Text<'a>>,
     severity: Option<Text<'a>>,
+    confidential: Option<bool>,
     url: Option<Text<'a>>,
     created_at: When,
     updated_at: Option<When>,
@@ -47,7 +48,8 @@ pub(in crate::gitlab) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'
     set_time(&mut said, "detected_at", Some(issue.created_at.0));
     set_time(&mut said, "resolved_at", Some(time).filter(|_| transition == Transition::Resolved));
     set(&mut said, "service", project.name);
-    set(&mut said, "title", issue.title);
+    // What an incident is about stays among those who may read it.
+    set(&mut said, "title", issue.title.filter(|_| issue.confidential != Some(true)));
     set(&mut said, "status", issue.state);
     set(&mut said, "url", issue.url);
     note_all(&mut said, "labels", labels.iter().filter_map(|label| label.title.as_ref()));
