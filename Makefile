@@ -37,9 +37,10 @@ soak: ## Long runs under faults, all or SOAK=what; SOAK_COUNT and SOAK_MINUTES s
 	cargo build $(CARGO_FLAGS) --workspace --bins
 	@scripts/soak.sh $(SOAK)
 
-docs: ## Write docs/tables.md and docs/errors.md anew from the sources
+docs: ## Write docs/tables.md, docs/errors.md and docs/coverage.md anew from the sources
 	mkdir -p docs
 	KIROLINTER_WRITE_DOCS=1 cargo test $(CARGO_FLAGS) -p kiro-tests --test house generated
+	KIROLINTER_WRITE_DOCS=1 cargo test $(CARGO_FLAGS) -p kiro-integrations --test platforms document
 
 clean: ## Remove what was built
 	cargo clean

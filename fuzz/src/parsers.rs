@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kiro_ingest::decode::{Decoder, Limits, http};
 use kiro_ingest::mapping::Mapping;
 use kiro_integrations::communication::webhook::{self, SigningKey};
-use kiro_integrations::github::{self, GithubNormaliser};
+use kiro_integrations::{platform, platforms};
 use kiro_models::{AssessRequest, RiskModel};
 use kiro_orchestration::{Condition, GateFile};
 use kiro_ports::{FeatureRow, GateRequest, Headers, NewImport, Normaliser, RiskRequest};
@@ -25,6 +25,12 @@ pub const PARSERS: &[Parser] = &[
     ("mapping_file", mapping_file),
     ("mapping_rows", mapping_rows),
     ("github_webhook", github_webhook),
+    ("gitlab_webhook", gitlab_webhook),
+    ("gitea_webhook", gitea_webhook),
+    ("pagerduty_webhook", pagerduty_webhook),
+    ("opsgenie_webhook", opsgenie_webhook),
+    ("alertmanager_webhook", alertmanager_webhook),
+    ("devlake_webhook", devlake_webhook),
     ("webhook_signature", webhook_signature),
     ("gate_file", gate_file),
     ("model_file", model_file),
@@ -63,7 +69,8 @@ fn assert_bounded(event: &Event<'_>) {
 /// Made once: a mapping takes longer to read than a record.
 static DECODER: LazyLock<Decoder> = LazyLock::new(|| {
     let rows = Mapping::parse(ROWS).expect("our mapping");
-    Decoder::new(vec![Arc::new(GithubNormaliser)], vec![("rows".to_owned(), rows)])
+    let normalisers = platforms().iter().map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
+    Decoder::new(normalisers.collect(), vec![("rows".to_owned(), rows)])
 });
 
 /// `name: value` lines, an empty line, the rest.
@@ -146,25 +153,67 @@ pub fn mapping_rows(data: &[u8]) {
     }
 }
 
-/// GitHub's event type, a line end, the payload.
-pub fn github_webhook(data: &[u8]) {
+/// The platform's event type (an empty line where it has none), a line end, the payload.
+fn webhook_of(name: &str, data: &[u8]) {
+    let platform = platform(name).expect("a known platform");
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
     let (kind, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let headers =
-        vec![("x-github-event".to_owned(), Bytes::copy_from_slice(kind)), ("kiro-format".to_owned(), Bytes::from_static(b"github"))];
-    drop(GithubNormaliser.normalise(&headers, payload));
+    let mut headers = vec![("kiro-format".to_owned(), Bytes::copy_from_slice(name.as_bytes()))];
+    headers.extend(platform.event_header.map(|header| (header.to_owned(), Bytes::copy_from_slice(kind))));
+    let kept = platform.redact(payload);
+    if let Ok(events) = platform.normalise(&headers, payload) {
+        assert_eq!(platform.normalise(&headers, &kept).as_ref(), Ok(&events), "what is kept says something else");
+    }
     if let Ok(events) = DECODER.decode("events", &headers, payload) {
         events.iter().for_each(assert_bounded);
     }
+}
+
+/// A webhook of GitHub.
+pub fn github_webhook(data: &[u8]) {
+    webhook_of("github", data);
+}
+
+/// A webhook of GitLab.
+pub fn gitlab_webhook(data: &[u8]) {
+    webhook_of("gitlab", data);
+}
+
+/// A webhook of Gitea.
+pub fn gitea_webhook(data: &[u8]) {
+    webhook_of("gitea", data);
+}
+
+/// A webhook of PagerDuty.
+pub fn pagerduty_webhook(data: &[u8]) {
+    webhook_of("pagerduty", data);
+}
+
+/// A webhook of Opsgenie.
+pub fn opsgenie_webhook(data: &[u8]) {
+    webhook_of("opsgenie", data);
+}
+
+/// A webhook of Alertmanager.
+pub fn alertmanager_webhook(data: &[u8]) {
+    webhook_of("alertmanager", data);
+}
+
+/// A webhook of what posts to DevLake.
+pub fn devlake_webhook(data: &[u8]) {
+    webhook_of("devlake", data);
 }
 
 /// Signatures that come with a body. Nobody here knows the secret, so none may fit; our own fits.
 pub fn webhook_signature(data: &[u8]) {
     let (headers, body) = headers_and_body(data);
     let secret = Secret::new("0f1e2d3c4b5a69788796a5b4c3d2e1f0");
-    assert!(github::verify(std::slice::from_ref(&secret), &headers, body).is_err(), "a forged signature of GitHub");
-    let key = SigningKey::of(&secret).expect("our key");
     let now = Micros::from_seconds(1_700_000_000);
+    for platform in platforms() {
+        let told = platform.verify(std::slice::from_ref(&secret), &headers, body, now);
+        assert!(told.is_err(), "a forged proof of {}", platform.name);
+    }
+    let key = SigningKey::of(&secret).expect("our key");
     assert!(!webhook::verify(std::slice::from_ref(&key), &headers, body, now), "a forged signature");
     let own = webhook::headers(&key, "d1", now, body).map(|(name, value)| (name.to_owned(), Bytes::from(value)));
     assert!(webhook::verify(&[key], &own.into(), body, now), "our own signature");

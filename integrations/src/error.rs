@@ -10,7 +10,7 @@ pub enum Error {
     Refused {
         /// Why.
         #[source]
-        refusal: crate::github::Refusal,
+        refusal: crate::Refusal,
     },
     /// A configured secret cannot be used.
     #[error("cannot use secret: {reason}")]

@@ -2,9 +2,7 @@
 
 mod dispatch;
 mod normalise;
-mod payload;
-mod verify;
+mod webhook;
 
 pub use dispatch::{Dispatch, dispatch};
-pub use normalise::GithubNormaliser;
-pub use verify::{Refusal, verify};
+pub use webhook::PLATFORM;

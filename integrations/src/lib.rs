@@ -2,20 +2,28 @@
 //!
 //! Must not know: the event log, the lake, routes, the control store.
 //!
-//! Entry points: [`github::verify`] and [`github::GithubNormaliser`] (in), [`communication::webhook`] (signatures out), [`Deliverer`] (what
-//! waits in the outbox).
+//! Entry points: [`platforms`] (webhooks in), [`communication::webhook`] (signatures out), [`Deliverer`] (what waits in the outbox).
 //!
 //! ```text
-//! request ── verify (raw bytes) ──► log ── normalise ──► Event, Event, …
+//! request ── verify (raw bytes) ── redact ──► log ── normalise ──► Event, Event, …
 //! outbox ── Deliverer ── sign, check the address ──► receiver ──► Sent::{Arrived, Transient, Permanent}
 //! ```
 
+pub mod alertmanager;
 pub mod communication;
 mod deliver;
+pub mod devlake;
 mod error;
+pub mod gitea;
 pub mod github;
+pub mod gitlab;
 mod hmac256;
+pub mod opsgenie;
 pub mod outbound;
+pub mod pagerduty;
+mod platform;
+mod reading;
 
 pub use deliver::{Deliverer, Sent, Target};
 pub use error::{Error, Result};
+pub use platform::{Platform, Proof, Reader, Refusal, platform, platforms};

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::engine::{EngineConfig, EnginePorts};
 use kiro_ingest::mapping::Mapping;
-use kiro_integrations::github::GithubNormaliser;
+use kiro_integrations::platforms;
 use kiro_lake::{Lake, local_store, s3_store};
 use kiro_log::{EmbeddedLog, EmbeddedOptions, KafkaConfig, KafkaLog, SpillLog, SpillOptions};
-use kiro_ports::{Clock, EventLog, Folding, SystemClock};
+use kiro_ports::{Clock, EventLog, Folding, Normaliser, SystemClock};
 use kiro_processors::{FoldConfig, Processors};
 use kiro_schemas::{Problem, Secret};
 use kiro_store::{Store, StoreConfig};
@@ -233,7 +233,8 @@ pub(crate) fn decoder(config: &Config) -> Result<Decoder> {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         mappings.push((topic.clone(), Mapping::parse(&text).map_err(|problems| all(file, &problems))?));
     }
-    Ok(Decoder::new(vec![Arc::new(GithubNormaliser)], mappings))
+    let normalisers = platforms().iter().map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
+    Ok(Decoder::new(normalisers.collect(), mappings))
 }
 
 /// Every problem of a file in one error.

@@ -345,8 +345,10 @@ fn log(raw: &Log, partitions: i32, problems: &mut Vec<Problem>) {
 /// What others send and take, and the files that tell of them.
 fn outside(raw: &Raw, problems: &mut Vec<Problem>) {
     for (name, source) in &raw.sources {
-        if name != "github" {
-            problems.push(Problem::at(format!("sources.{name}"), "is no platform that is known; known: github"));
+        if kiro_integrations::platform(name).is_none() {
+            let known: Vec<&str> = kiro_integrations::platforms().iter().map(|platform| platform.name).collect();
+            let text = format!("is no platform that is known; known: {}", known.join(", "));
+            problems.push(Problem::at(format!("sources.{name}"), text));
         }
         readable(&format!("sources.{name}.secret_file"), &source.secret_file, problems);
         if let Some(tenant) = source.tenant.as_ref().filter(|t| !kiro_schemas::id::is_tenant(t)) {

@@ -1,5 +1,6 @@
 //! Events and webhooks in: checked, then appended; durable when answered.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,21 +9,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::decode::http::{HttpEvent, split};
-use kiro_integrations::github;
+use kiro_integrations::Platform;
 use kiro_ports::{Clock, EventLog, Headers, Intake, NewRecord, PortError, RECORD_ID, header};
 use kiro_schemas::{Secret, Tenant};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::telemetry::Telemetry;
 
 /// Most events of one post.
 const MOST_EVENTS: usize = 10_000;
-/// Headers of a webhook that its normaliser needs; no others are kept.
-const KEPT_HEADERS: &[&str] = &["x-github-event", "x-github-delivery"];
 
-/// A platform's secrets and whose its events are.
+/// A platform, its secrets and whose its events are.
 #[derive(Debug, Clone)]
-pub(crate) struct Platform {
+pub(crate) struct Hook {
+    pub(crate) platform: &'static Platform,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) tenant: Tenant,
 }
@@ -33,8 +34,9 @@ pub(crate) struct Doors {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) topic: String,
     pub(crate) decoder: Arc<Decoder>,
-    pub(crate) platforms: BTreeMap<String, Platform>,
+    pub(crate) hooks: BTreeMap<String, Hook>,
     pub(crate) ids: RecordIds,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Names records, so that one that the log holds twice is known.
@@ -109,14 +111,22 @@ impl Intake for Doors {
     }
 
     async fn webhook(&self, platform: &str, headers: &Headers, body: Bytes) -> Result<usize, PortError> {
-        let Some(known) = self.platforms.get(platform) else {
+        let Some(Hook { platform: known, secrets, tenant }) = self.hooks.get(platform) else {
             return Err(Error::NoPlatform { platform: platform.to_owned() }.into());
         };
-        github::verify(&known.secrets, headers, &body).map_err(|refusal| Error::Signature(refusal.to_string()))?;
-        let mut kept: Headers = headers.iter().filter(|(name, _)| KEPT_HEADERS.contains(&name.as_str())).cloned().collect();
-        kept.push(("kiro-format".to_owned(), Bytes::copy_from_slice(platform.as_bytes())));
-        let key = header(headers, "x-github-delivery").unwrap_or_default().to_owned();
-        self.log.append(vec![self.record(&known.tenant, kept, body, key)]).await?;
+        let now = self.ids.clock.now();
+        known.verify(secrets, headers, &body, now).map_err(|refusal| Error::Signature(refusal.to_string()))?;
+        let redacted = match known.redact(&body) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        };
+        let mut kept = known.kept_headers(headers);
+        kept.push(("kiro-format".to_owned(), Bytes::from_static(known.name.as_bytes())));
+        let key = known.delivery_id(headers).map_or_else(|| self.ids.next(), str::to_owned);
+        let record = self.record(tenant, kept, redacted.map_or(body, Bytes::from), key);
+        self.log.append(vec![record]).await?;
+        let event = known.event_name(headers).unwrap_or_default();
+        self.telemetry.webhook(known.name, event, known.reads(event));
         Ok(1)
     }
 }

@@ -24,7 +24,7 @@ use crate::config::{Config, Source};
 use crate::decider::Gates;
 use crate::held::Held;
 use crate::imports::Importer;
-use crate::intake::{Doors, Platform, RecordIds};
+use crate::intake::{Doors, Hook, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
@@ -125,8 +125,9 @@ impl Reception {
                 log: taken_by,
                 topic: config.topic.clone(),
                 decoder,
-                platforms: platforms(config)?,
+                hooks: hooks(config)?,
                 ids: RecordIds::new(&base.clock),
+                telemetry: base.telemetry.clone(),
             }),
             sql: Arc::clone(&query) as _,
             assessor,
@@ -197,14 +198,16 @@ pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     GateFile::parse(&text).map_err(|problems| all(file, &problems))
 }
 
-fn platforms(config: &Config) -> Result<BTreeMap<String, Platform>> {
-    let platform = |(name, source): (&String, &Source)| {
+/// The platforms whose webhooks are taken.
+fn hooks(config: &Config) -> Result<BTreeMap<String, Hook>> {
+    let hook = |(name, source): (&String, &Source)| {
+        let platform = kiro_integrations::platform(name).with_context(|| format!("{name:?} is no platform that is known"))?;
         let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
         let secrets: Vec<Secret> = files.map(|file| secret(file)).collect::<Result<_>>()?;
         let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
-        Ok((name.clone(), Platform { secrets, tenant }))
+        Ok((name.clone(), Hook { platform, secrets, tenant }))
     };
-    config.raw.sources.iter().map(platform).collect()
+    config.raw.sources.iter().map(hook).collect()
 }
 
 /// Snapshots of the lake as providers; making one does no IO.

@@ -49,6 +49,7 @@ struct Metrics {
     decide_errors: IntCounter,
     deliveries: IntCounterVec,
     pending: IntGauge,
+    webhooks: IntCounterVec,
     models: models::Gauges,
     upkeep: upkeep::Metrics,
     certificates: certificates::Gauges,
@@ -92,7 +93,7 @@ impl Telemetry {
     /// Makes the metrics and registers them.
     pub(crate) fn register(registry: &Registry, spill: Option<Arc<SpillLog>>) -> Result<Self> {
         let metrics = Metrics::new()?;
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 12] = [
             Box::new(metrics.assessments.clone()),
             Box::new(metrics.scores.clone()),
             Box::new(metrics.assess_seconds.clone()),
@@ -102,6 +103,7 @@ impl Telemetry {
             Box::new(metrics.decide_errors.clone()),
             Box::new(metrics.deliveries.clone()),
             Box::new(metrics.pending.clone()),
+            Box::new(metrics.webhooks.clone()),
             Box::new(process::ProcessMetrics::new()?),
             Box::new(spill::SpillMetrics::new(spill)?),
         ];
@@ -178,6 +180,12 @@ impl Telemetry {
         self.0.certificates.refused(door);
     }
 
+    /// A webhook was taken; of an event that is not read, it gives nothing.
+    pub(crate) fn webhook(&self, platform: &'static str, event: &str, is_read: bool) {
+        self.0.webhooks.with_label_values(&[platform, if is_read { "yes" } else { "no" }]).inc();
+        debug!(platform, event, is_read, "webhook taken");
+    }
+
     /// Deliveries that wait.
     pub(crate) fn pending(&self, deliveries: u64) {
         self.0.pending.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
@@ -232,6 +240,11 @@ impl Metrics {
                 &["outcome"],
             )?,
             pending: IntGauge::new("kiro_outbox_pending", "Deliveries that wait.")?,
+            webhooks: counters(
+                "kiro_webhooks_total",
+                "Webhooks that were taken, by platform and by whether they are read.",
+                &["platform", "read"],
+            )?,
             models: models::Gauges::new()?,
             upkeep: upkeep::Metrics::new()?,
             certificates: certificates::Gauges::new()?,

@@ -23,6 +23,7 @@ mod kafka;
 mod kill_nine;
 mod outage;
 mod outbox;
+mod platforms;
 mod process;
 mod restart;
 mod roles;

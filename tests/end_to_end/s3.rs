@@ -1,9 +1,9 @@
 //! An object store of our own that speaks S3: each request is answered as one step, so that of two conditional puts of one
 //! name exactly one is taken. It can be slow.
 
-use std::collections::BTreeMap;
 #![expect(clippy::expect_used, reason = "a text takes whatever is written to it")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;

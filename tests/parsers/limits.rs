@@ -62,6 +62,8 @@ fn for_parser(name: &str) -> Vec<Vec<u8>> {
             ]
         }
         "github_webhook" => vec![[&b"push\n{\"commits\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],
+        "gitlab_webhook" => vec![[&b"Push Hook\n{\"commits\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],
+        "alertmanager_webhook" => vec![[&b"\n{\"alerts\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],
         "webhook_signature" => {
             vec![[&b"webhook-id: 1\nwebhook-timestamp: 1700000000\nwebhook-signature: "[..], &b"v1,AAAA ".repeat(500_000)].concat()]
         }

@@ -1,0 +1,6 @@
+//! Gitea and Forgejo: verifies and reads their webhooks.
+
+mod normalise;
+mod webhook;
+
+pub use webhook::PLATFORM;
