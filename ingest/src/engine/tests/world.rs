@@ -190,9 +190,9 @@ impl World {
             }
             self.raise(true).await;
             if self.storm.is_some() {
-                self.rage(step).await
+                self.rage(step).await;
             } else {
-                self.step(step).await
+                self.step(step).await;
             }
             if let Some(keeper) = &mut self.keeper {
                 keeper.step().await;
