@@ -165,7 +165,7 @@ impl Reading {
             "deployments" => self.deployment(settings, row, Subject::Deployment),
             "pipeline_runs" => self.deployment(settings, row, Subject::PipelineRun),
             "changes" => self.change(settings, row),
-            "incidents" => self.incident(settings, row),
+            "incidents" => Self::incident(settings, row),
             _ => None,
         }
     }
@@ -231,7 +231,7 @@ impl Reading {
         Some(Fact::Change([row.tenant(), row.source()], (merged, name), change))
     }
 
-    fn incident(&self, settings: &Settings, row: Row<'_>) -> Option<Fact> {
+    fn incident(settings: &Settings, row: Row<'_>) -> Option<Fact> {
         let facts = row.facts(Subject::Incident);
         if !settings.is_incident(&facts).value {
             return None;

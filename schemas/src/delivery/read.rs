@@ -105,15 +105,15 @@ impl Reader {
         if list.len() > MOST_RULES {
             self.tell(path, format!("has {} rules, more than {MOST_RULES}", list.len()));
         }
-        list.iter().take(MOST_RULES).enumerate().map(|(index, rule)| self.rule(rule, format!("{path}[{index}]"))).collect()
+        list.iter().take(MOST_RULES).enumerate().map(|(index, rule)| self.rule(rule, &format!("{path}[{index}]"))).collect()
     }
 
-    fn rule(&mut self, value: &Value, path: String) -> Rule {
-        let mut rule = Rule { path: path.clone(), when: Vec::new(), counts: true, environment: None, service: None };
+    fn rule(&mut self, value: &Value, path: &str) -> Rule {
+        let mut rule = Rule { path: path.to_owned(), when: Vec::new(), counts: true, environment: None, service: None };
         let about_environments = !path.starts_with("delivery.deployments");
         let names_services = path.starts_with("delivery.deployments") || path.starts_with("delivery.incidents");
-        for (key, value) in self.map(value, &path) {
-            let path = at(&path, key);
+        for (key, value) in self.map(value, path) {
+            let path = at(path, key);
             match (key, value) {
                 ("counts", Value::Bool(counts)) => rule.counts = *counts,
                 ("counts", _) => self.tell(&path, format!("must be true or false, is {value}")),
@@ -125,18 +125,19 @@ impl Reader {
                 ("set_service", _) if !names_services => self.tell(&path, "is for deployments and incidents alone".to_owned()),
                 ("set_service", Value::String(name)) if !name.is_empty() => rule.service = Some(name.clone()),
                 ("set_service", _) => self.tell(&path, format!("must be a name, is {value}")),
-                _ => match Field::ALL.into_iter().find(|field| field.as_str() == key) {
-                    Some(field) => rule.when.push(Condition { field, patterns: self.patterns(value, &path) }),
-                    None => {
+                _ => {
+                    if let Some(field) = Field::ALL.into_iter().find(|field| field.as_str() == key) {
+                        rule.when.push(Condition { field, patterns: self.patterns(value, &path) });
+                    } else {
                         let fields = Field::ALL.map(Field::as_str).join(", ");
                         self.tell(&path, format!("is not known; known: {fields}, counts, set_environment, set_service"));
                     }
-                },
+                }
             }
         }
         rule.when.sort_by_key(|condition| condition.field as usize);
         if rule.when.is_empty() {
-            self.tell(&path, "needs a condition: without any it would hold always".to_owned());
+            self.tell(path, "needs a condition: without any it would hold always".to_owned());
         }
         rule
     }

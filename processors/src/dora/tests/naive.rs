@@ -170,13 +170,13 @@ fn change(at: usize, thing: &Thing, settings: &Settings) -> Option<Change> {
 struct Line<'a> {
     history: &'a History<'a>,
     variant: Variant,
-    line: Vec<&'a Deployed>,
+    successes: Vec<&'a Deployed>,
 }
 
 impl Line<'_> {
     /// What was merged by then is in it.
     fn cut(&self, at: usize) -> i64 {
-        let of = self.line[at];
+        let of = self.successes[at];
         let commit = self.history.things[of.thing].text("commit_sha");
         let merged = self.history.changes.iter().filter(|c| self.is_near(of, c) && commit.is_some() && c.merge.as_deref() == commit);
         merged.map(|c| c.at).max().unwrap_or(of.began).min(of.at)
@@ -187,7 +187,7 @@ impl Line<'_> {
     }
 
     fn brought(&self, at: usize) -> Vec<&Change> {
-        let of = self.line[at];
+        let of = self.successes[at];
         let near = || self.history.changes.iter().filter(|c| self.is_near(of, c));
         let merges: BTreeSet<_> = near().filter(|c| !c.is_push).filter_map(|c| c.merge.clone()).collect();
         let is_own = |c: &&Change| !(c.is_push && merges.contains(c.merge.as_ref().expect("a push is its merge")));
@@ -240,18 +240,18 @@ impl Line<'_> {
 
     /// The deployment before that had the same version, with another between.
     fn returned(&self, at: usize) -> Option<usize> {
-        let version = |at: usize| self.line[at].version.as_ref();
+        let version = |at: usize| self.successes[at].version.as_ref();
         let before = at.checked_sub(1)?;
         let is_other = version(at).is_some() && version(before).is_some() && version(before) != version(at);
         (at.saturating_sub(20)..before).rev().find(|earlier| is_other && version(*earlier) == version(at))
     }
 
     fn is_rollback(&self, at: usize) -> bool {
-        self.line[at].is_rollback || self.returned(at).is_some()
+        self.successes[at].is_rollback || self.returned(at).is_some()
     }
 
     fn is_fix(&self, at: usize) -> bool {
-        self.line[at].is_hotfix || self.brought(at).iter().any(|c| c.is_fix)
+        self.successes[at].is_hotfix || self.brought(at).iter().any(|c| c.is_fix)
     }
 
     /// Later deployments that say that this one failed, with the word for why.
@@ -261,19 +261,19 @@ impl Line<'_> {
             (false, true) => Some((later - 1, "hotfix")),
             (false, false) => None,
         };
-        let later = (at + 1..self.line.len()).filter(|_| self.variant == Variant::Kirolinter);
+        let later = (at + 1..self.successes.len()).filter(|_| self.variant == Variant::Kirolinter);
         later.filter_map(|later| blamed(later).filter(|(failed, _)| *failed == at).map(|(_, word)| (later, word))).collect()
     }
 
     fn recoveries(&self, at: usize) -> Vec<i64> {
-        let start = self.line[at].at;
-        let incidents = self.incidents(self.line[at]);
+        let start = self.successes[at].at;
+        let incidents = self.incidents(self.successes[at]);
         let over: Vec<_> = incidents.iter().map(|(_, thing, _)| self.history.things[*thing].time("resolved_at")).collect();
         if self.variant == Variant::Devlake {
             return over.into_iter().flatten().filter(|end| *end >= start).map(|end| (end - start) / MINUTE * 60_000).collect();
         }
         let end = if over.is_empty() {
-            self.accusers(at).iter().map(|(later, _)| self.line[*later].at).min()
+            self.accusers(at).iter().map(|(later, _)| self.successes[*later].at).min()
         } else if over.contains(&None) {
             None
         } else {
@@ -284,9 +284,9 @@ impl Line<'_> {
 
     fn because(&self, at: usize) -> Vec<serde_json::Value> {
         let things = self.history.things;
-        let incidents = self.incidents(self.line[at]);
+        let incidents = self.incidents(self.successes[at]);
         let incidents = incidents.iter().map(|(_, thing, _)| json!({"incident": things[*thing].id, "source": things[*thing].source}));
-        let accusers = self.accusers(at).into_iter().map(|(later, word)| json!({ word: things[self.line[later].thing].label() }));
+        let accusers = self.accusers(at).into_iter().map(|(later, word)| json!({ word: things[self.successes[later].thing].label() }));
         incidents.chain(accusers).collect()
     }
 }
@@ -302,7 +302,7 @@ pub(super) fn rows(seen: &[Event<'_>], settings: &Settings) -> BTreeMap<String, 
             history.deployments.iter().filter(|d| (&d.source, &d.service, d.environment) == (&unit.0, &unit.1, unit.2)).collect();
         let zone = settings.zone(&unit.1);
         for variant in &settings.variants {
-            let line = Line { history: &history, variant: *variant, line: own.iter().copied().filter(|d| d.is_success).collect() };
+            let line = Line { history: &history, variant: *variant, successes: own.iter().copied().filter(|d| d.is_success).collect() };
             for window in Window::ALL {
                 let spans: BTreeSet<_> = own.iter().map(|d| zone.window(window, Micros(d.at))).collect();
                 for span in spans {
@@ -323,13 +323,13 @@ pub(super) fn rows(seen: &[Event<'_>], settings: &Settings) -> BTreeMap<String, 
 
 fn evidence(line: &Line<'_>, is_in: impl Fn(&Deployed) -> bool, place: &str) -> String {
     let things = line.history.things;
-    let inside: Vec<_> = (0..line.line.len()).filter(|at| is_in(line.line[*at])).collect();
-    let label = |at: &usize| things[line.line[*at].thing].label();
+    let inside: Vec<_> = (0..line.successes.len()).filter(|at| is_in(line.successes[*at])).collect();
+    let label = |at: &usize| things[line.successes[*at].thing].label();
     let mut evidence = json!({"where": place});
     let changes: Vec<_> = inside
         .iter()
         .flat_map(|at| {
-            line.brought(*at).into_iter().filter(|c| line.times(line.line[*at], c).is_some()).map(|c| things[c.thing].id.clone())
+            line.brought(*at).into_iter().filter(|c| line.times(line.successes[*at], c).is_some()).map(|c| things[c.thing].id.clone())
         })
         .collect();
     let failed = inside.iter().filter(|at| !line.because(**at).is_empty());
@@ -354,11 +354,12 @@ fn figures(
     (window, days): (Window, u32),
     day: impl Fn(&Deployed) -> i32,
 ) -> Row {
-    let inside: Vec<_> = (0..line.line.len()).filter(|at| is_in(line.line[*at])).collect();
+    let inside: Vec<_> = (0..line.successes.len()).filter(|at| is_in(line.successes[*at])).collect();
     let count = inside.len() as f64;
     let is_ours = line.variant == Variant::Kirolinter;
-    let times: Vec<_> = inside.iter().flat_map(|at| line.brought(*at).into_iter().filter_map(|c| line.times(line.line[*at], c))).collect();
-    let middle = |values: Vec<i64>| if is_ours { at_share(values, 0.5) } else { lower(values) };
+    let times: Vec<_> =
+        inside.iter().flat_map(|at| line.brought(*at).into_iter().filter_map(|c| line.times(line.successes[*at], c))).collect();
+    let middle = |values: Vec<i64>| if is_ours { at_share(values, 0.5) } else { lower(&values) };
     let lead = middle(times.iter().map(|(lead, _)| *lead).collect());
     let failed = inside.iter().filter(|at| !line.because(**at).is_empty()).count();
     let ratio = |part: usize| (count > 0.0).then(|| part as f64 / count);
@@ -366,7 +367,7 @@ fn figures(
     let recovered = recoveries.len();
     let recovery = middle(recoveries);
     let reworks = inside.iter().filter(|at| line.is_rollback(**at) || line.is_fix(**at)).count();
-    let with_days = inside.iter().map(|at| day(line.line[*at])).collect::<BTreeSet<_>>().len();
+    let with_days = inside.iter().map(|at| day(line.successes[*at])).collect::<BTreeSet<_>>().len();
     let (per, frequency) = if is_ours { (Frequency::PerDay, count) } else { (Frequency::DaysPerWeek, with_days as f64 * 7.0) };
     let bands: Bands = settings.bands;
     let is_banded = count > 0.0 && window != Window::Day;
@@ -401,7 +402,7 @@ fn at_share(mut values: Vec<i64>, share: f64) -> Option<f64> {
 }
 
 /// DevLake's median, as its SQL has it: the greatest value of which at most half of the others are smaller.
-fn lower(values: Vec<i64>) -> Option<f64> {
+fn lower(values: &[i64]) -> Option<f64> {
     let others = values.len() as f64 - 1.0;
     let rank = |value: i64| values.iter().filter(|v| **v < value).count() as f64;
     values.iter().copied().filter(|v| values.len() == 1 || rank(*v) / others <= 0.5).max().map(|v| v as f64)
