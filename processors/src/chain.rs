@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use kiro_ports::{Derived, Features, Folding, Missing, PortError};
-use kiro_schemas::Micros;
+use kiro_schemas::delivery::Settings;
+use kiro_schemas::{Micros, Value};
 use kiro_tables::Table;
 use tracing::debug;
 
 #[cfg(test)]
 mod tests;
 
+use crate::dora::Dora;
 use crate::features::FeatureFold;
 use crate::hashing::Hashing;
 use crate::origin::Origins;
@@ -31,11 +33,13 @@ pub struct FoldConfig {
     pub recent_subjects: usize,
     /// Which part of the sources is folded.
     pub shard: Shard,
+    /// What counts as a deployment, a failure, an incident.
+    pub delivery: Settings,
 }
 
 impl Default for FoldConfig {
     fn default() -> Self {
-        Self { declared: Vec::new(), recent_subjects: 100_000, shard: Shard::default() }
+        Self { declared: Vec::new(), recent_subjects: 100_000, shard: Shard::default(), delivery: Settings::default() }
     }
 }
 
@@ -47,6 +51,7 @@ pub struct Processors {
     columns: RunColumns,
     health: PipelineHealth,
     features: FeatureFold,
+    dora: Dora,
 }
 
 impl Processors {
@@ -58,12 +63,14 @@ impl Processors {
         let hashing = Hashing::default();
         let features = FeatureFold::new(table_of("features")?, &hashing, config.declared);
         let reader = features.reader();
+        let dora = Dora::new(table_of("dora")?, &hashing, config.delivery);
         let processors = Self {
             origins: Origins::new(hashing.clone(), config.shard),
-            subjects: Subjects::all(&hashing, config.recent_subjects)?,
+            subjects: Subjects::all(&hashing, config.recent_subjects, |table| dora.reads(table))?,
             columns: RunColumns::of(table_of(RUNS)?),
             health: PipelineHealth::new(table_of("pipeline_health")?, &hashing),
             features,
+            dora,
         };
         Ok((processors, reader))
     }
@@ -76,16 +83,24 @@ impl Processors {
         telemetry::register(self.health.days(), registry)
     }
 
+    #[cfg(test)]
+    pub(crate) const fn dora(&self) -> &Dora {
+        &self.dora
+    }
+
     fn fold(&mut self, table: &'static Table, events: &RecordBatch, is_supplied: bool) -> Result<()> {
         let Some(subjects) = self.subjects.iter_mut().find(|s| s.events_table().name == table.name) else { return Ok(()) };
         let applied = subjects.apply(&mut self.origins, events, is_supplied);
-        let is_runs = subjects.versions.table.name == RUNS;
-        let (columns, health, features) = (&self.columns, &mut self.health, &mut self.features);
-        subjects.settle(&self.origins, |key, values, is_final| {
-            if is_runs {
+        let (columns, health, features, dora) = (&self.columns, &mut self.health, &mut self.features, &mut self.dora);
+        let source = subjects.versions.table;
+        subjects.settle(&self.origins, |key, values, is_final, origin| {
+            if source.name == RUNS && origin.is_ours {
                 let run = columns.read(values, is_final);
                 health.fold(key, &run);
                 features.fold(key, &run);
+            }
+            if origin.is_tenant_ours {
+                dora.fold(source, key, values);
             }
         });
         applied
@@ -93,19 +108,27 @@ impl Processors {
 
     fn restore_rows(&mut self, table: &'static Table, rows: &RecordBatch) -> Result<()> {
         let shard = self.origins.shard();
+        let is_ours = |tenant: &str, source: &str| shard.holds(tenant, source);
         if table.name == self.health.versions.table.name {
-            return self.health.versions.restore(rows, shard, |_, _| {});
+            return self.health.versions.restore(rows, is_ours, |_, _| {});
         }
         if table.name == self.features.versions.table.name {
-            return self.features.versions.restore(rows, shard, |_, _| {});
+            return self.features.versions.restore(rows, is_ours, |_, _| {});
+        }
+        if table.name == self.dora.table().name {
+            return self.dora.restore(rows, shard);
         }
         let Some(subjects) = self.subjects.iter_mut().find(|s| s.versions.table.name == table.name) else { return Ok(()) };
-        let (columns, health, features) = (&self.columns, &mut self.health, &mut self.features);
-        subjects.versions.restore(rows, shard, |key, values| {
-            if table.name == RUNS {
+        let (columns, health, features, dora) = (&self.columns, &mut self.health, &mut self.features, &mut self.dora);
+        subjects.restore(rows, shard, |key, values| {
+            let [tenant, source] = [0, 1].map(|at: usize| values.get(at).and_then(Value::as_text).unwrap_or_default());
+            if table.name == RUNS && is_ours(tenant, source) {
                 let run = columns.read(values, true);
                 health.fold(key, &run);
                 features.fold(key, &run);
+            }
+            if shard.holds_tenant(tenant) {
+                dora.fold(table, key, values);
             }
         })
     }
@@ -117,6 +140,7 @@ impl Processors {
         }
         batches.extend(self.health.emit(recorded_at)?);
         batches.extend(self.features.emit(recorded_at)?);
+        batches.extend(self.dora.emit(recorded_at)?);
         debug!(rows = batches.iter().map(|(_, b)| b.num_rows()).sum::<usize>(), tables = batches.len(), "rows derived");
         Ok(batches)
     }
@@ -124,7 +148,7 @@ impl Processors {
 
 impl Folding for Processors {
     fn outputs(&self) -> Vec<&'static Table> {
-        let own = [self.health.versions.table, self.features.versions.table];
+        let own = [self.health.versions.table, self.features.versions.table, self.dora.table()];
         self.subjects.iter().map(|s| s.versions.table).chain(own).collect()
     }
 

@@ -9,7 +9,9 @@
 //! `<table>_events` ──► subjects ──► rows of `<table>`
 //!                         │ runs that changed
 //!                         ├──► pipeline_health ──► rows of `pipeline_health`
-//!                         └──► features        ──► rows of `features`, Features::at
+//!                         ├──► features        ──► rows of `features`, Features::at
+//!                         │ deployments, changes, incidents that changed
+//!                         └──► dora            ──► rows of `dora`
 //! ```
 //!
 //! The state is a function of the *set* of events. After a restart the owner restores what the derived tables hold,
@@ -20,11 +22,13 @@ pub const VERSION: u32 = 1;
 
 mod chain;
 mod columns;
+mod dora;
 mod error;
 mod features;
 mod hashing;
 mod origin;
 mod pipeline_health;
+mod quantile;
 mod run;
 mod subjects;
 mod telemetry;

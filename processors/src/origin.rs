@@ -37,12 +37,23 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// Whether what crosses the sources of a tenant belongs to this shard: one shard has it.
+    #[must_use]
+    pub fn holds_tenant(self, tenant: &str) -> bool {
+        self.holds(tenant, "")
+    }
+}
+
 /// A source of a tenant.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) tenant: Arc<str>,
     pub(crate) source: Arc<str>,
+    /// Whether its subjects are written here.
     pub(crate) is_ours: bool,
+    /// Whether what crosses the sources of its tenant is folded here.
+    pub(crate) is_tenant_ours: bool,
 }
 
 /// All sources that were seen.
@@ -71,7 +82,8 @@ impl Origins {
             return *found;
         }
         let number = self.list.len();
-        self.list.push(Origin { tenant: tenant.into(), source: source.into(), is_ours: self.shard.holds(tenant, source) });
+        let (is_ours, is_tenant_ours) = (self.shard.holds(tenant, source), self.shard.holds_tenant(tenant));
+        self.list.push(Origin { tenant: tenant.into(), source: source.into(), is_ours, is_tenant_ours });
         let (list, hashing) = (&self.list, &self.hashing);
         self.index.insert_unique(hash, number, |i| hashing.of((&*list[*i].tenant, &*list[*i].source)));
         number

@@ -13,6 +13,7 @@ mod tests;
 
 use crate::Result;
 use crate::hashing::Hashing;
+use crate::quantile::quantile;
 use crate::run::Run;
 use crate::versions::{Versions, finish};
 
@@ -46,18 +47,9 @@ impl Sample {
     }
 
     /// The quantile; none when there is no value.
-    ///
-    /// # Source
-    /// `percentile_cont` of DataFusion 55: linear interpolation at `q·(n-1)`, the weight cut to a millionth.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the index lies between 0 and the length")]
     fn quantile(&mut self, q: f64) -> Option<f64> {
         self.sort();
-        let last = self.values.len().checked_sub(1)?;
-        let index = q * last as f64;
-        let (below, above) = (index.floor() as usize, index.ceil() as usize);
-        let weight = ((index - below as f64) * 1e6).trunc() / 1e6;
-        let (lower, upper) = (self.values[below] as f64, self.values[above.min(last)] as f64);
-        Some(lower + (upper - lower) * weight)
+        quantile(&self.values, q)
     }
 }
 

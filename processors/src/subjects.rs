@@ -16,10 +16,10 @@ use kiro_tables::{Rows, Table, TableShape};
 mod events;
 mod merge;
 
-use crate::Result;
 use crate::hashing::Hashing;
 use crate::origin::{Origin, Origins};
 use crate::versions::{Versions, finish, push, table_of};
+use crate::{Result, Shard};
 use events::Events;
 use merge::{Derived, Fact, Merged, Stamp};
 
@@ -80,17 +80,21 @@ pub(crate) struct Subjects {
     kept: usize,
     limit: usize,
     clock: u64,
+    /// Whether it is also folded where the tenant's shard is, for what crosses sources; its own shard writes it.
+    is_wide: bool,
     pub(crate) versions: Versions,
 }
 
 impl Subjects {
-    /// One fold for each kind of subject that has a table of its own.
-    pub(crate) fn all(hashing: &Hashing, limit: usize) -> Result<Vec<Self>> {
+    /// One fold for each kind of subject that has a table of its own; `is_wide` says of which tables other folds need all
+    /// sources of a tenant.
+    pub(crate) fn all(hashing: &Hashing, limit: usize, is_wide: impl Fn(&str) -> bool) -> Result<Vec<Self>> {
         let mut folds = Vec::new();
         for spec in SPECS {
             let table = table_of(spec.table)?;
             if table.shape == TableShape::Versions {
-                folds.push(Self::new(spec, table, hashing, limit)?);
+                let fold = Self::new(spec, table, hashing, limit)?;
+                folds.push(Self { is_wide: is_wide(spec.table), ..fold });
             }
         }
         Ok(folds)
@@ -113,6 +117,7 @@ impl Subjects {
             kept: 0,
             limit,
             clock: 0,
+            is_wide: false,
             versions: Versions::new(table, hashing.clone()),
         })
     }
@@ -122,6 +127,13 @@ impl Subjects {
         self.events
     }
 
+    /// Makes known what its table holds already.
+    pub(crate) fn restore(&mut self, rows: &RecordBatch, shard: Shard, each: impl FnMut(u128, &[Value<'_>])) -> Result<()> {
+        let is_wide = self.is_wide;
+        let is_wanted = |tenant: &str, source: &str| shard.holds(tenant, source) || is_wide && shard.holds_tenant(tenant);
+        self.versions.restore(rows, is_wanted, each)
+    }
+
     /// Folds events. With `is_supplied` they are all events of the subjects that were missing, among others.
     pub(crate) fn apply(&mut self, origins: &mut Origins, batch: &RecordBatch, is_supplied: bool) -> Result<()> {
         let events = Events::read(self.spec, self.events, batch)?;
@@ -129,7 +141,8 @@ impl Subjects {
         for row in 0..batch.num_rows() {
             let subject = events.subject(row)?;
             recent = origins.number(subject.tenant, subject.source, recent);
-            if !origins.get(recent).is_ours {
+            let origin = origins.get(recent);
+            if !(origin.is_ours || self.is_wide && origin.is_tenant_ours) {
                 continue;
             }
             let name = Name { origin: recent, id: subject.id, attempt: subject.attempt };
@@ -243,8 +256,9 @@ impl Subjects {
         row
     }
 
-    /// Tells which subjects changed since the last call, as far as they are complete: key, values, whether final.
-    pub(crate) fn settle(&mut self, origins: &Origins, mut each: impl FnMut(u128, &[Value<'_>], bool)) {
+    /// Tells which subjects changed since the last call, as far as they are complete: key, values, whether final,
+    /// where from.
+    pub(crate) fn settle(&mut self, origins: &Origins, mut each: impl FnMut(u128, &[Value<'_>], bool, &Origin)) {
         for at in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.slots[at].as_mut() else { continue };
             entry.is_dirty = false;
@@ -260,7 +274,8 @@ impl Subjects {
                 self.changed.push(at);
             }
             let Some(entry) = self.entry(at) else { continue };
-            each(entry.key, &self.values(entry, origins.get(entry.origin)), is_final);
+            let origin = origins.get(entry.origin);
+            each(entry.key, &self.values(entry, origin), is_final, origin);
         }
     }
 
@@ -305,8 +320,13 @@ impl Subjects {
             let Some(entry) = self.slots[at].as_mut() else { continue };
             entry.is_changed = false;
             let Some(entry) = self.slots[at].as_ref() else { continue };
-            let values = self.values(entry, origins.get(entry.origin));
-            self.versions.offer(&mut rows, entry.key, &values, recorded_at)?;
+            let origin = origins.get(entry.origin);
+            let values = self.values(entry, origin);
+            if origin.is_ours {
+                self.versions.offer(&mut rows, entry.key, &values, recorded_at)?;
+            } else {
+                self.versions.note(entry.key, &values);
+            }
         }
         self.evict();
         finish(&mut rows)
@@ -316,7 +336,10 @@ impl Subjects {
     pub(crate) fn open(&self, origins: &Origins) -> Result<Option<Output>> {
         let mut rows = Rows::new(self.versions.table);
         for entry in self.slots.iter().flatten().filter(|e| e.is_complete && !e.merged.is_final() && !self.versions.contains(e.key)) {
-            push(&mut rows, &self.values(entry, origins.get(entry.origin)), Micros(entry.recorded_at), 0)?;
+            let origin = origins.get(entry.origin);
+            if origin.is_ours {
+                push(&mut rows, &self.values(entry, origin), Micros(entry.recorded_at), 0)?;
+            }
         }
         finish(&mut rows)
     }

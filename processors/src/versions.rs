@@ -7,7 +7,7 @@ use kiro_tables::{Rows, Table};
 
 use crate::columns::Column;
 use crate::hashing::Hashing;
-use crate::{Error, Result, Shard};
+use crate::{Error, Result};
 
 /// The table of that name.
 pub(crate) fn table_of(name: &'static str) -> Result<&'static Table> {
@@ -63,6 +63,16 @@ impl Versions {
         Some(rev)
     }
 
+    /// Takes values for written: another shard writes them.
+    pub(crate) fn note(&mut self, key: u128, values: &[Value<'_>]) {
+        self.advance(key, values);
+    }
+
+    /// Forgets keys of which no version will follow.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(u128) -> bool) {
+        self.by_key.retain(|key, _| is_kept(*key));
+    }
+
     /// Adds the row to `rows` when it differs from what is there.
     pub(crate) fn offer(&mut self, rows: &mut Rows, key: u128, values: &[Value<'_>], recorded_at: Micros) -> Result<()> {
         match self.advance(key, values) {
@@ -71,15 +81,21 @@ impl Versions {
         }
     }
 
-    /// Makes known rows of the table, in any order and with all their versions; `each` sees the newest so far.
-    pub(crate) fn restore(&mut self, batch: &RecordBatch, shard: Shard, mut each: impl FnMut(u128, &[Value<'_>])) -> Result<()> {
+    /// Makes known those rows of the table whose tenant and source are wanted, in any order and with all their versions;
+    /// `each` sees the newest so far.
+    pub(crate) fn restore(
+        &mut self,
+        batch: &RecordBatch,
+        is_wanted: impl Fn(&str, &str) -> bool,
+        mut each: impl FnMut(u128, &[Value<'_>]),
+    ) -> Result<()> {
         let columns = self.table.columns.iter().map(|c| Column::read(self.table, batch, c.name)).collect::<Result<Vec<_>>>()?;
         let Some((rev, columns)) = columns.split_last() else { return Ok(()) };
         let columns = &columns[..columns.len() - 1];
         for row in 0..batch.num_rows() {
             let values: Vec<_> = columns.iter().map(|c| c.value(row)).collect();
             let (tenant, source) = (values[0].as_text().unwrap_or_default(), values[1].as_text().unwrap_or_default());
-            if !shard.holds(tenant, source) {
+            if !is_wanted(tenant, source) {
                 continue;
             }
             let key = self.key(&values);

@@ -11,6 +11,7 @@
 //!                                      └── columns, transitions and documentation: subject::SPECS
 //! ```
 
+pub mod delivery;
 pub mod event;
 pub mod fault;
 mod figure;
@@ -25,6 +26,7 @@ pub mod secret;
 pub mod subject;
 pub mod time;
 pub mod vector;
+mod zone;
 
 pub use event::{Event, Value};
 pub use fault::{Blame, Fault, FaultKind, Retry};
@@ -36,3 +38,4 @@ pub use secret::Secret;
 pub use subject::{Column, Kind, Role, Subject, SubjectSpec, Transition};
 pub use time::Micros;
 pub use vector::{OffsetVector, TopicPartition};
+pub use zone::{Span, Window, Zone};

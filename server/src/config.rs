@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiro_lake::Retention;
+use kiro_schemas::delivery::Settings;
 use kiro_schemas::{Problem, Secret};
 use serde::Deserialize;
 
@@ -32,6 +33,8 @@ pub(crate) struct Raw {
     pub(crate) sources: BTreeMap<String, Source>,
     pub(crate) gates_file: Option<PathBuf>,
     pub(crate) features: Features,
+    /// What counts as a deployment, a failure, an incident: read by [`Settings::read`], which tells all its problems at once.
+    pub(crate) delivery: Option<serde_json::Value>,
     pub(crate) targets: BTreeMap<String, Target>,
     pub(crate) network: Network,
     pub(crate) limits: Limits,
@@ -240,6 +243,7 @@ pub(crate) struct Config {
     pub(crate) shards: u32,
     pub(crate) most_owned: u32,
     pub(crate) upkeep: Plan,
+    pub(crate) delivery: Settings,
     pub(crate) raw: Raw,
 }
 
@@ -286,6 +290,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     shared(role, &raw, postgres.as_ref(), &mut problems);
     let partitions = raw.log.partitions.unwrap_or(4);
     let upkeep = raw.lake.plan(&mut problems);
+    let delivery = delivery(&raw, &mut problems);
     log(&raw.log, partitions, &mut problems);
     outside(&raw, &mut problems);
     let topic = raw.log.topic.clone().unwrap_or_else(|| "kiro.events".to_owned());
@@ -310,10 +315,21 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             shards: raw.folds.shards.unwrap_or(1),
             most_owned: raw.folds.most_owned.or(raw.folds.shards).unwrap_or(1),
             upkeep,
+            delivery,
             raw,
         }),
         _ => Err(problems),
     }
+}
+
+/// What counts in `dora`: what the file says, else the defaults.
+fn delivery(raw: &Raw, problems: &mut Vec<Problem>) -> Settings {
+    let read = raw.delivery.as_ref().map(Settings::read).transpose();
+    read.unwrap_or_else(|found| {
+        problems.extend(found);
+        None
+    })
+    .unwrap_or_default()
 }
 
 /// The log and what is before it.
@@ -438,7 +454,7 @@ mod mutate;
 mod tests {
     use kiro_schemas::Secret;
 
-    use super::{Overrides, Role, mutate, parse, validate};
+    use super::{Overrides, Role, Settings, mutate, parse, validate};
 
     fn problems(text: &str) -> Vec<String> {
         let result = parse(text).and_then(|raw| validate(raw, Role::Up, Overrides::default()));
@@ -469,6 +485,28 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_is_read_with_all_its_problems() {
+        let raw = parse("delivery: {bands: 2021, environments: {production: [\"live-*\"]}}").expect("a file");
+        let config = validate(raw, Role::Up, Overrides::default()).expect("a configuration");
+        assert_eq!(config.delivery.bands.as_str(), "2021");
+        let found = problems("delivery: {timezone: Mars, keep_days: 0, colour: red}\nlog: {partitions: 0}");
+        let mut paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["delivery.colour", "delivery.keep_days", "delivery.timezone", "log.partitions"]);
+    }
+
+    #[test]
+    fn what_the_documents_show_can_be_written() {
+        for name in ["../README.md", "../docs/dora.md"] {
+            let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a document");
+            let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+            let sections: Vec<&str> = blocks.filter(|block| block.starts_with("delivery:")).collect();
+            assert_eq!(sections.len(), 1, "{name}");
+            assert_eq!(problems(sections[0]), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_place() {
         let found = problems("htp: {}\n");
         assert!(found[0].contains("htp"), "{found:?}");
@@ -485,7 +523,8 @@ mod tests {
         let without_measure = ["- ", "a: ", "[", "? ", "&a [*a, "].map(|piece| piece.repeat(100_000).into_bytes());
         for text in seeds.into_iter().chain(near).chain(without_measure) {
             let Ok(text) = String::from_utf8(text) else { continue };
-            assert!(parse(&text).err().is_none_or(|problems| !problems.is_empty()));
+            let read = parse(&text).and_then(|raw| raw.delivery.as_ref().map(Settings::read).transpose());
+            assert!(read.err().is_none_or(|problems| !problems.is_empty()));
         }
         assert!(problems(&"#".repeat(2 << 20))[0].contains("more than"));
     }

@@ -23,8 +23,8 @@ mod tests;
 
 /// The folds of a shard, and read access to their features.
 pub(crate) fn folds(base: &Base, shard: Shard) -> Result<(Processors, Arc<dyn Features>)> {
-    let declared = base.config.raw.features.declared.clone();
-    Ok(Processors::new(FoldConfig { declared, shard, ..FoldConfig::default() })?)
+    let (declared, delivery) = (base.config.raw.features.declared.clone(), base.config.delivery.clone());
+    Ok(Processors::new(FoldConfig { declared, shard, delivery, ..FoldConfig::default() })?)
 }
 
 /// The names of the leases of all shards.

@@ -37,7 +37,7 @@ pub fn feature_names() -> Vec<&'static str> {
 }
 
 pub(crate) fn tables() -> Vec<Table> {
-    vec![pipeline_health(), features(), dead_letters(), ingest_gaps()]
+    vec![pipeline_health(), features(), dora(), dead_letters(), ingest_gaps()]
 }
 
 fn pipeline_health() -> Table {
@@ -85,6 +85,52 @@ fn features() -> Table {
     ]);
     let key = vec!["tenant", "source", "pipeline", "run_id", "attempt"];
     Table::new("features", "What was known of each pipeline run when it began.", TableShape::Versions, key, columns)
+}
+
+fn dora() -> Table {
+    let mut columns = vec![
+        TENANT,
+        SOURCE,
+        column("service", Text, false, "Service that is deployed."),
+        column("environment", Text, false, "What the environment is for: `production`, `staging`, `test`, `development`."),
+        column("variant", Text, false, "Set of definitions: `kirolinter`, or `devlake`."),
+        column("period", Text, false, "How long it is: `day`, `week` (from Monday) or `month`."),
+        column("period_start", Time, false, "Its start, at midnight in the service's time zone."),
+        column("period_end", Time, false, "First moment after it; in the future while it lasts."),
+        column("timezone", Text, false, "Time zone of the service's days."),
+    ];
+    columns.extend(dora_metrics());
+    columns.extend([
+        column("bands", Text, false, "Year of the report that the bands are of."),
+        column("evidence", Text, false, "What was counted, as JSON: where to look, ids, what failed and why."),
+        RECORDED_AT,
+        REV,
+    ]);
+    let key = vec!["tenant", "source", "service", "environment", "variant", "period", "period_start"];
+    Table::new("dora", "DORA's five metrics of each service, by day, week and month.", TableShape::Versions, key, columns)
+}
+
+fn dora_metrics() -> [TableColumn; 18] {
+    [
+        column("deployments", Int, false, "Deployments that succeeded."),
+        column("deployment_days", Int, false, "Days of the period with one."),
+        column("failed_attempts", Int, false, "Deployments that did not get there: neither deployments nor change failures."),
+        column("deployments_per_day", Float, true, "Deployments by calendar days of the period; null without any."),
+        column("frequency_band", Text, true, "Band of the deployment frequency; null for days."),
+        column("changes", Int, false, "Changes that the deployments brought and whose lead time is known."),
+        column("lead_time_p50_ms", Float, true, "Median lead time of those changes, from commit to deployed, in milliseconds."),
+        column("lead_time_p90_ms", Float, true, "90th percentile of it, in milliseconds."),
+        column("deploy_time_p50_ms", Float, true, "Median time from merge to deployed, in milliseconds."),
+        column("lead_time_band", Text, true, "Band of the lead time."),
+        column("change_failures", Int, false, "Deployments that failed in use: an incident, a rollback or a hotfix followed."),
+        column("change_fail_ratio", Float, true, "Change failures among deployments; null without deployments."),
+        column("change_fail_band", Text, true, "Band of the change fail ratio."),
+        column("recoveries", Int, false, "Change failures that are over."),
+        column("recovery_p50_ms", Float, true, "Median time from a failed deployment to its recovery, in milliseconds."),
+        column("recovery_band", Text, true, "Band of the recovery time."),
+        column("reworks", Int, true, "Deployments that mend or take back an earlier one; null where the variant does not define it."),
+        column("rework_ratio", Float, true, "Reworks among deployments; null without deployments."),
+    ]
 }
 
 fn dead_letters() -> Table {

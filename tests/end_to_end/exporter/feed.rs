@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use hmac::{Hmac, Mac as _};
 use kiro_ports::{Clock as _, SystemClock};
+use kiro_schemas::Micros;
 use serde_json::json;
 use sha2::Sha256;
 
@@ -53,7 +54,7 @@ pub(super) fn history(server: &Server) -> Result<()> {
         });
         event.to_string()
     };
-    let lines: Vec<String> = (0..RUNS).map(event).collect();
+    let lines: Vec<String> = (0..RUNS).map(event).chain(deliveries(now)).collect();
     // Twice: repeats are counted.
     for _ in 0..2 {
         server.send("history.ndjson", "application/x-ndjson", &lines.join("\n"))?;
@@ -61,6 +62,23 @@ pub(super) fn history(server: &Server) -> Result<()> {
     let judged = server.must(&["models", "evaluate"])?;
     ensure!(judged["examples"].as_i64() >= Some(200), "{judged}");
     Ok(())
+}
+
+/// A deployment a day, the last of which had an incident.
+fn deliveries(now: Micros) -> impl Iterator<Item = String> {
+    let source = "https://ci.example/acme/shop";
+    let deployments = (0..5).map(move |day| {
+        json!({
+            "subject": "deployment", "transition": "finished", "subject_id": format!("deployment-{day}"), "source": source,
+            "time": now.plus(-(day * 24 * 60 + 5) * MINUTE).to_string(),
+            "fields": {"environment": "production", "service": "shop", "outcome": "success"},
+        })
+    });
+    let incident = json!({
+        "subject": "incident", "transition": "detected", "subject_id": "incident-1", "source": "https://pager.example/acme",
+        "time": now.plus(-2 * MINUTE).to_string(), "fields": {"service": "shop"},
+    });
+    deployments.chain([incident]).map(|event| event.to_string())
 }
 
 /// Decisions, assessments, events, and a webhook that cannot be decoded.
