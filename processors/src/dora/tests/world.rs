@@ -66,14 +66,17 @@ fn one(of: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
     prop::sample::select(of)
 }
 
-const SOURCES: &[&str] = &["https://ci/shop", "https://ci/cart", "https://ci/mono/"];
-const ENVIRONMENTS: &[&str] = &["production", "production", "prod-eu", "staging", "lab"];
+/// Most of it is one service in production: what follows from the deployments before needs many of them.
+const SOURCES: &[&str] =
+    &["https://ci/shop", "https://ci/shop", "https://ci/shop", "https://ci/shop", "https://ci/cart", "https://ci/mono/"];
+const ENVIRONMENTS: &[&str] = &["production", "production", "production", "prod-eu", "staging", "lab"];
 const OUTCOMES: &[&str] = &["success", "success", "success", "success", "failure", "error", "cancel", "skip"];
 
 type Events = Vec<Event<'static>>;
 
 fn deployment(id: usize) -> impl Strategy<Value = Events> {
-    let place = (one(SOURCES), prop::option::of(one(&["cart", "shop"])), one(ENVIRONMENTS), one(&["main", "main", "main", "hotfix/1"]));
+    let place =
+        (one(SOURCES), prop::option::weighted(0.3, one(&["cart", "shop"])), one(ENVIRONMENTS), one(&["main", "main", "main", "hotfix/1"]));
     let what =
         (prop::option::of(commit()), prop::option::of(one(&["v1", "v2", "v3"])), prop::option::of(prop::collection::vec(commit(), 0..4)));
     let how = (one(OUTCOMES), prop::option::weighted(0.1, any::<bool>()), prop::option::weighted(0.15, one(OUTCOMES)));
@@ -165,7 +168,7 @@ fn some<S: Strategy<Value = Events> + 'static>(most: usize, make: impl Fn(usize)
 
 /// Histories of every size up to some sixty subjects.
 pub(super) fn worlds() -> impl Strategy<Value = World> {
-    (some(24, deployment), some(4, run), some(16, pull_request), some(6, push), some(12, disturbance)).prop_map(
+    (some(30, deployment), some(4, run), some(16, pull_request), some(6, push), some(12, disturbance)).prop_map(
         |(deployments, runs, requests, pushes, incidents)| {
             let mut events: Vec<_> = [deployments, runs, requests, pushes, incidents].concat();
             events.sort_by(|a, b| (a.time, &a.id, &a.source).cmp(&(b.time, &b.id, &b.source)));
