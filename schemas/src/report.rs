@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Micros;
 
+/// Longest text of a scope.
+const MOST_BYTES: usize = 1024;
+
 /// What a report is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +38,36 @@ pub struct ReportScope {
     pub time: Option<Micros>,
 }
 
+impl ReportScope {
+    /// Whether it can be stored.
+    ///
+    /// # Errors
+    /// What is missing or out of range.
+    pub fn check(&self) -> Result<(), String> {
+        let optional = [&self.commit_sha, &self.branch, &self.service, &self.environment].map(|text| text.as_deref().unwrap_or("-"));
+        let texts = [("source", &*self.source), ("run_id", &self.run_id)];
+        let names = texts.into_iter().chain(["commit_sha", "branch", "service", "environment"].into_iter().zip(optional));
+        for (name, text) in names {
+            if text.is_empty() {
+                return Err(format!("{name} must not be empty"));
+            }
+            if text.len() > MOST_BYTES {
+                return Err(format!("{name} has {} bytes, more than {MOST_BYTES}", text.len()));
+            }
+        }
+        if self.name.len() > MOST_BYTES {
+            return Err(format!("name has {} bytes, more than {MOST_BYTES}", self.name.len()));
+        }
+        if self.attempt < 1 {
+            return Err("attempt must be at least 1".to_owned());
+        }
+        if self.time.is_some_and(|time| !time.is_storable()) {
+            return Err("time must lie between 1970 and 9999".to_owned());
+        }
+        Ok(())
+    }
+}
+
 const fn first() -> i64 {
     1
 }
@@ -58,4 +91,27 @@ pub struct ReportCounts {
     pub retries: u64,
     /// Values that were measured.
     pub metrics: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReportScope;
+    use crate::Micros;
+
+    #[test]
+    fn a_scope_names_source_and_run() {
+        let good = ReportScope { source: "https://ci/a".to_owned(), run_id: "7".to_owned(), attempt: 1, ..ReportScope::default() };
+        assert_eq!(good.check(), Ok(()));
+        for (scope, problem) in [
+            (ReportScope { source: String::new(), ..good.clone() }, "source must not be empty"),
+            (ReportScope { run_id: String::new(), ..good.clone() }, "run_id must not be empty"),
+            (ReportScope { branch: Some(String::new()), ..good.clone() }, "branch must not be empty"),
+            (ReportScope { service: Some("s".repeat(1025)), ..good.clone() }, "service has 1025 bytes, more than 1024"),
+            (ReportScope { name: "n".repeat(1025), ..good.clone() }, "name has 1025 bytes, more than 1024"),
+            (ReportScope { attempt: 0, ..good.clone() }, "attempt must be at least 1"),
+            (ReportScope { time: Some(Micros(-1)), ..good.clone() }, "time must lie between 1970 and 9999"),
+        ] {
+            assert_eq!(scope.check(), Err(problem.to_owned()));
+        }
+    }
 }

@@ -15,6 +15,17 @@ pub(crate) fn mix(hasher: &mut Sha256, text: &[u8]) {
     hasher.update(text);
 }
 
+/// The first half of a digest, in hexadecimal.
+pub(crate) fn short(digest: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(32);
+    for byte in digest.iter().take(16) {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
 /// A measured value.
 #[derive(Debug)]
 pub(crate) struct Metric<'m> {
@@ -140,7 +151,7 @@ impl<'r, 'e> Emitter<'r, 'e> {
             mix(&mut hasher, label.as_bytes());
             mix(&mut hasher, value.as_bytes());
         }
-        let id = hex::encode(&hasher.finalize()[..16]);
+        let id = short(&hasher.finalize().into());
         let mut event = self.event((Subject::Metric, Transition::Recorded), Cow::Owned(id), 1, self.time());
         event.set("name", Value::text(metric.name));
         event.set("value", Value::Float(metric.value));

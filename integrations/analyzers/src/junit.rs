@@ -14,7 +14,7 @@ use kiro_schemas::report::ReportCounts;
 use kiro_schemas::{Micros, Outcome, Subject, Value, subject};
 use sha2::{Digest as _, Sha256};
 
-use crate::emit::{Emitter, mix};
+use crate::emit::{Emitter, mix, short};
 use crate::error::Fail;
 use crate::seen::Seen;
 use crate::text::{clip, decode, local, seconds_ms, time};
@@ -171,7 +171,7 @@ impl<'j, 'r, 'e> Junit<'j, 'r, 'e> {
         let digest: [u8; 32] = hasher.finalize().into();
         let key = digest.iter().take(8).fold(0, |key, byte| (key << 8) | u64::from(*byte));
         let turn = self.seen.take(key, attempts, last);
-        let mut id = hex::encode(&digest[..16]);
+        let mut id = short(&digest);
         if turn.ordinal > 1 {
             id = format!("{id}-{}", turn.ordinal);
         }

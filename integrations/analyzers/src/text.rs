@@ -16,7 +16,7 @@ pub(crate) fn local(name: &[u8]) -> &[u8] {
 /// The text that bytes stand for: what is no UTF-8 is `U+FFFD`, references are resolved. There are five names and the numbers;
 /// nothing that a document declares, so nothing grows.
 pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(raw);
+    let text = std::str::from_utf8(raw).map_or_else(|_broken| String::from_utf8_lossy(raw), Cow::Borrowed);
     if memchr(b'&', raw).is_none() {
         return text;
     }
