@@ -1,4 +1,4 @@
-//! JUnit XML: test results. There is no one schema; this is what Surefire, Gradle, pytest, Jest, cargo-nextest, go-junit-report,
+//! `JUnit` XML: test results. There is no one schema; this is what Surefire, Gradle, pytest, Jest, cargo-nextest, go-junit-report,
 //! `PHPUnit`, `GoogleTest` and others write.
 //!
 //! - Suites lie in suites; a case belongs to the innermost one that has a name.

@@ -25,15 +25,12 @@ pub(crate) fn decode(raw: &[u8]) -> Cow<'_, str> {
     out.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let known = part.split_once(';').filter(|(name, _)| name.len() <= LONGEST_REFERENCE);
-        match known.and_then(|(name, rest)| Some((character(name)?, rest))) {
-            Some((character, rest)) => {
-                out.push(character);
-                out.push_str(rest);
-            }
-            None => {
-                out.push('&');
-                out.push_str(part);
-            }
+        if let Some((character, rest)) = known.and_then(|(name, rest)| Some((character(name)?, rest))) {
+            out.push(character);
+            out.push_str(rest);
+        } else {
+            out.push('&');
+            out.push_str(part);
         }
     }
     Cow::Owned(out)

@@ -1,4 +1,4 @@
-#![expect(clippy::expect_used, reason = "a test")]
+#![expect(clippy::format_push_string, reason = "a test")]
 
 use proptest::prelude::*;
 use quick_xml::events::Event;
