@@ -25,6 +25,7 @@ mod operations;
 mod outbound;
 mod probe;
 mod process;
+mod reports;
 mod role;
 mod rows;
 mod run;

@@ -22,6 +22,7 @@ mod kafka;
 mod kill_nine;
 mod outage;
 mod outbox;
+mod reports;
 mod restart;
 mod roles;
 mod server;
