@@ -57,6 +57,12 @@ pub const ROUTES: &[Route] = &[
     ask("GET", "/metrics", Access::Needs(Role::Viewer), "Metrics in the Prometheus text format"),
     send("POST", "/webhooks/{platform}", Access::Open, "A platform's webhook; verified by its signature"),
     send("POST", "/api/v1/events", Access::Needs(Role::Ingest), "Events: CloudEvents (single, batch, binary) or native JSON lines"),
+    send(
+        "POST",
+        "/api/v1/reports/{format}",
+        Access::Needs(Role::Ingest),
+        "A report of tests, coverage or a scanner, as it comes; the query names source and run_id",
+    ),
     ask("POST", "/api/v1/query", Access::Needs(Role::Viewer), "One read-only SQL statement"),
     ask("GET", "/api/v1/tables", Access::Needs(Role::Viewer), "The tables and their columns"),
     ask("POST", "/api/v1/risk", Access::Needs(Role::Viewer), "The risk of a run or deployment, with its reasons"),

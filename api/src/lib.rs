@@ -23,7 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, SqlEngine, Tokens};
+use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, Reports, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
 use crate::limit::Limiter;
@@ -45,6 +45,8 @@ pub struct ApiPorts {
     pub decider: Arc<dyn Decider>,
     /// Imports files.
     pub imports: Arc<dyn Imports>,
+    /// Takes reports.
+    pub reports: Arc<dyn Reports>,
     /// Does what operators ask for.
     pub operations: Arc<dyn Operations>,
     /// Knows tokens.
@@ -66,13 +68,21 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Time for a request, but for imports and queries, which have their own.
     pub timeout: Duration,
+    /// Time for a report to come and be read.
+    pub report_timeout: Duration,
     /// How often each caller may ask.
     pub limits: Limits,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { loopback_open: false, max_body_bytes: 25 << 20, timeout: Duration::from_mins(1), limits: Limits::default() }
+        Self {
+            loopback_open: false,
+            max_body_bytes: 25 << 20,
+            timeout: Duration::from_mins(1),
+            report_timeout: Duration::from_mins(15),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -96,11 +106,14 @@ pub fn router(ports: ApiPorts, config: ApiConfig) -> Result<Router> {
     let limiter = Limiter::new(config.limits);
     let state: Shared = Arc::new(State { ports, config, telemetry, limiter });
     let limit = state.config.max_body_bytes;
-    let timeout = state.config.timeout;
-    Ok(routes::all()
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), access::guard))
+    let within = |routes: Router<Shared>, timeout| {
+        let guard = middleware::from_fn_with_state(Arc::clone(&state), access::guard);
+        let timeout = tower_http::timeout::TimeoutLayer::with_status_code(axum::http::StatusCode::GATEWAY_TIMEOUT, timeout);
+        routes.layer(guard).layer(timeout)
+    };
+    Ok(within(routes::all(), state.config.timeout)
+        .merge(within(routes::streams(), state.config.report_timeout))
         .layer(DefaultBodyLimit::max(limit))
-        .layer(tower_http::timeout::TimeoutLayer::with_status_code(axum::http::StatusCode::GATEWAY_TIMEOUT, timeout))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::of_panic))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), telemetry::observe))
         .with_state(state))

@@ -1,12 +1,14 @@
 //! The routes, each of them a few lines around a port.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
+use futures::TryStreamExt as _;
 use kiro_ports::{AuditEntry, GateRequest, Headers, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
+use kiro_schemas::report::ReportScope;
 use kiro_schemas::{FaultKind, Micros, Tenant};
 use kiro_tables::{Table, TableShape};
 use prometheus::TextEncoder;
@@ -44,7 +46,12 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/audit/verify", get(audit_verify))
         .route("/api/v1/settle", post(settle))
         .route("/api/v1/status", get(status_show))
-        .fallback(|uri: axum::http::Uri| async move { Error::NoRoute { path: uri.path().to_owned() } })
+        .fallback(|uri: Uri| async move { Error::NoRoute { path: uri.path().to_owned() } })
+}
+
+/// The routes whose bodies are read as they come, without the limit of others; they have more time.
+pub(crate) fn streams() -> Router<Shared> {
+    Router::new().route("/api/v1/reports/{format}", post(report_take))
 }
 
 /// Reads a JSON body, naming the place of what is wrong.
@@ -171,6 +178,28 @@ async fn import_receive(
     Ok(Json(state.ports.imports.receive(&who, &id, query.offset, body).await?).into_response())
 }
 
+/// What a report is about, from the query; an empty text is none.
+fn scope(uri: &Uri) -> Result<ReportScope> {
+    let wrong = |what: String| Error::BadRequest { what: format!("the query does not say what the report is about: {what}") };
+    let Query(mut scope) = Query::<ReportScope>::try_from_uri(uri).map_err(|error| wrong(error.body_text()))?;
+    for text in [&mut scope.commit_sha, &mut scope.branch, &mut scope.service, &mut scope.environment] {
+        text.take_if(|text| text.is_empty());
+    }
+    scope.check().map_err(wrong)?;
+    Ok(scope)
+}
+
+async fn report_take(
+    State(state): State<Shared>,
+    Extension(who): Extension<Principal>,
+    Path(format): Path<String>,
+    uri: Uri,
+    body: Body,
+) -> Result<Response> {
+    let bytes = Box::pin(body.into_data_stream().map_err(std::io::Error::other));
+    Ok(Json(state.ports.reports.take(&who, &format, scope(&uri)?, bytes).await?).into_response())
+}
+
 async fn tokens_list(State(state): State<Shared>, Extension(who): Extension<Principal>) -> Result<Response> {
     Ok(Json(json!({"tokens": state.ports.tokens.list(&who.tenant).await?})).into_response())
 }
@@ -263,8 +292,26 @@ mod tests {
     use axum::body::Bytes;
     use kiro_ports::RiskRequest;
 
-    use super::read;
+    use super::{read, scope};
     use crate::Error;
+
+    #[test]
+    fn a_query_says_what_a_report_is_about() {
+        let uri = "/api/v1/reports/junit?source=https%3A%2F%2Fci%2Facme&run_id=7&attempt=2&branch=&service=shop&time=2026-11-23T09:45:00Z";
+        let read = scope(&uri.parse().expect("a URI")).expect("a scope");
+        assert_eq!((read.source.as_str(), read.run_id.as_str(), read.attempt), ("https://ci/acme", "7", 2));
+        assert_eq!((read.branch, read.service.as_deref()), (None, Some("shop")));
+        for (query, problem) in [
+            ("run_id=7", "missing field `source`"),
+            ("source=s&run_id=", "run_id must not be empty"),
+            ("source=s&run_id=7&attempt=x", "invalid digit"),
+            ("source=s&run_id=7&time=now", "not an RFC 3339 time"),
+            ("source=s&run_id=7&comit_sha=x", "unknown field `comit_sha`"),
+        ] {
+            let error = scope(&format!("/api/v1/reports/auto?{query}").parse().expect("a URI")).expect_err(query).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
 
     #[test]
     fn questions_without_measure_are_refused() {

@@ -86,6 +86,11 @@ pub(crate) enum Command {
         #[arg(long = "as")]
         kind: Option<String>,
     },
+    /// Reports that tools leave behind: of tests, coverage and scanners.
+    Report {
+        #[command(subcommand)]
+        command: ReportCommand,
+    },
     /// Send events.
     Events {
         #[command(subcommand)]
@@ -183,6 +188,49 @@ pub(crate) enum EventsCommand {
         #[arg(long)]
         wait: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportCommand {
+    /// Send files; a file that is sent again counts nothing twice. What is not given is taken from GitHub Actions or GitLab CI.
+    Send(ReportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// The files: `JUnit`, Cobertura or `JaCoCo` XML, lcov, SARIF.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Their format; told by how each begins when absent.
+    #[arg(long = "as", value_name = "FORMAT", default_value = "auto", value_parser = ["auto", "junit", "cobertura", "jacoco", "lcov", "sarif"])]
+    pub(crate) kind: String,
+    /// Repository or service, as in `source` of the tables.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// The pipeline run that made them.
+    #[arg(long)]
+    pub(crate) run_id: Option<String>,
+    /// The attempt of that run, from 1.
+    #[arg(long)]
+    pub(crate) attempt: Option<String>,
+    /// The commit that they are about.
+    #[arg(long)]
+    pub(crate) commit: Option<String>,
+    /// The branch that they are about.
+    #[arg(long)]
+    pub(crate) branch: Option<String>,
+    /// The service that they are about.
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// The environment where they were made.
+    #[arg(long)]
+    pub(crate) environment: Option<String>,
+    /// What tells files of one path apart within the run, such as a job of a matrix; the job of the CI when absent.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Wait until what they say can be queried.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Subcommand)]

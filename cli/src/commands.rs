@@ -9,10 +9,11 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
 use crate::args::{
-    AuditCommand, Cli, Command, DeadLettersCommand, EventsCommand, Format, GateArgs, ModelsCommand, RiskArgs, RiskScope, TokenCommand,
+    AuditCommand, Cli, Command, DeadLettersCommand, EventsCommand, Format, GateArgs, ModelsCommand, ReportCommand, RiskArgs, RiskScope,
+    TokenCommand,
 };
 use crate::http::Server;
-use crate::{import, print};
+use crate::{import, print, report};
 
 /// Runs a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Risk(args) => risk(&server, format, args).await?,
         Command::Query { sql, as_of } => query(&server, format, &read_text(&sql)?, as_of).await?,
         Command::Import { file, mapping, kind } => import::run(&server, format, &file, &mapping, kind).await?,
+        Command::Report { command: ReportCommand::Send(args) } => report::send(&server, format, args).await?,
         Command::Events { command: EventsCommand::Send { file, content_type, wait } } => {
             send(&server, format, &file, &content_type, wait).await?;
         }

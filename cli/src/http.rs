@@ -29,6 +29,12 @@ impl Server {
         Ok(Self { base: cli.server.trim_end_matches('/').to_owned(), token: cli.token.clone(), client })
     }
 
+    /// The path of an address with what is asked there.
+    pub(crate) fn path(&self, path: &str, query: &[(&str, String)]) -> Result<String> {
+        let url = reqwest::Url::parse_with_params(&format!("{}{path}", self.base), query).context("the server's address is no URL")?;
+        Ok(format!("{path}?{}", url.query().unwrap_or_default()))
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.token {

@@ -57,7 +57,7 @@ fn show(bar: &ProgressBar, status: &Value) {
 }
 
 /// A bar with rate and time left on a terminal; nothing elsewhere.
-fn bar(size: u64, format: Format) -> Result<ProgressBar> {
+pub(crate) fn bar(size: u64, format: Format) -> Result<ProgressBar> {
     let is_shown = format == Format::Text && std::io::stderr().is_terminal();
     let bar = ProgressBar::with_draw_target(Some(size), if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
     bar.set_style(ProgressStyle::with_template("{bar:30} {percent:>3} % {bytes_per_sec:>14} {eta:>4} left  {msg}")?);

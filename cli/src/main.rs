@@ -6,9 +6,11 @@
 
 mod args;
 mod commands;
+mod environment;
 mod http;
 mod import;
 mod print;
+mod report;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use kiro_analyzers::Format;
 use kiro_ingest::decode::{Decoder, Limits, http};
 use kiro_ingest::mapping::Mapping;
 use kiro_integrations::communication::webhook::{self, SigningKey};
@@ -10,6 +11,7 @@ use kiro_integrations::{platform, platforms};
 use kiro_models::{AssessRequest, RiskModel};
 use kiro_orchestration::{Condition, GateFile};
 use kiro_ports::{FeatureRow, GateRequest, Headers, NewImport, Normaliser, RiskRequest};
+use kiro_schemas::report::{ReportCounts, ReportScope};
 use kiro_schemas::{Event, Micros, OffsetVector, Problem, Secret, Value};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -35,6 +37,9 @@ pub const PARSERS: &[Parser] = &[
     ("gate_file", gate_file),
     ("model_file", model_file),
     ("request_body", request_body),
+    ("junit_report", junit_report),
+    ("coverage_report", coverage_report),
+    ("sarif_report", sarif_report),
 ];
 
 /// How the rows of the topic `rows` are read.
@@ -266,4 +271,43 @@ pub fn request_body(data: &[u8]) {
     assert_body::<RiskRequest>(data);
     assert_body::<GateRequest>(data);
     assert_body::<NewImport>(data);
+}
+
+/// Reads a report in pieces of a size: what was found, and the first events.
+fn reported(data: &[u8], format: Option<Format>, piece: usize) -> Option<(ReportCounts, Vec<Event<'static>>)> {
+    let scope = ReportScope { source: "s".to_owned(), run_id: "7".to_owned(), attempt: 1, ..ReportScope::default() };
+    let (mut events, mut input) = (Vec::new(), std::io::BufReader::with_capacity(piece, data));
+    let counts = kiro_analyzers::read(&scope, format, kiro_analyzers::Limits::default(), &mut input, &mut |event| {
+        if events.len() < 1_000 {
+            events.push(event.into_owned());
+        }
+        Ok(())
+    });
+    Some((counts.ok()?, events))
+}
+
+/// A report says the same in pieces of any size, and its events are such as are taken.
+fn assert_report(data: &[u8], format: Option<Format>) {
+    let whole = reported(data, format, 1 << 16);
+    assert_eq!(reported(data, format, 7), whole, "in pieces it is another report");
+    for event in whole.iter().flat_map(|(_, events)| events) {
+        assert_bounded(event);
+        assert_written_and_read(event);
+    }
+}
+
+/// JUnit XML.
+pub fn junit_report(data: &[u8]) {
+    assert_report(data, Some(Format::Junit));
+}
+
+/// Coverage in the format that it begins as, and as lcov.
+pub fn coverage_report(data: &[u8]) {
+    assert_report(data, None);
+    assert_report(data, Some(Format::Lcov));
+}
+
+/// SARIF.
+pub fn sarif_report(data: &[u8]) {
+    assert_report(data, Some(Format::Sarif));
 }

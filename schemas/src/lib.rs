@@ -21,6 +21,7 @@ pub mod invariant;
 pub mod names;
 pub mod outcome;
 pub mod problem;
+pub mod report;
 pub mod risk;
 pub mod secret;
 pub mod subject;

@@ -166,6 +166,8 @@ words! {
         Environment = "environment",
         /// A repository or project.
         Repository = "repository",
+        /// A measured value.
+        Metric = "metric",
         /// An event that has no table of its own.
         Other = "other",
         /// An assessment of risk that was answered.

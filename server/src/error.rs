@@ -54,6 +54,33 @@ pub(crate) enum Error {
         /// Why.
         what: String,
     },
+    /// There is no such format of reports.
+    #[error("format {format:?} is not known; auto, junit, cobertura, jacoco, lcov or sarif")]
+    NoReport {
+        /// The format of the address.
+        format: String,
+    },
+    /// A report cannot be read to its end; what it said before is in the log.
+    #[error("{source}; {appended} events before it are in the log, and the mended report may be sent again: nothing counts twice")]
+    Report {
+        /// Events that are in the log.
+        appended: u64,
+        /// Why, and where.
+        #[source]
+        source: kiro_analyzers::Error,
+    },
+    /// The log did not take all that a report says.
+    #[error("{source}; {appended} events of the report are in the log, and it may be sent again: nothing counts twice")]
+    ReportAppend {
+        /// Events that are in the log.
+        appended: u64,
+        /// Why it took no more.
+        #[source]
+        source: PortError,
+    },
+    /// The thread that read a report broke.
+    #[error("reading a report broke: {0}")]
+    ReportReader(tokio::task::JoinError),
     /// The bytes of an import could not be kept.
     #[error("cannot keep the import's bytes: {0}")]
     ImportBytes(std::io::Error),
@@ -63,10 +90,12 @@ impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
             Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
-            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) => FaultKind::Internal,
+            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) => FaultKind::Internal,
             Self::NoGate | Self::Event(_) => FaultKind::Invalid,
             Self::ManyEvents { .. } => FaultKind::TooLarge,
-            Self::NoPlatform { .. } => FaultKind::NotFound,
+            Self::NoPlatform { .. } | Self::NoReport { .. } => FaultKind::NotFound,
+            Self::Report { source, .. } => source.kind(),
+            Self::ReportAppend { source, .. } => source.kind,
             Self::Signature(_) => FaultKind::Unauthenticated,
             Self::ModelFile(_) => FaultKind::Unavailable,
             Self::Unrecorded(error) => match error.kind {
@@ -80,7 +109,9 @@ impl Fault for Error {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Answer(_) | Self::Model(_) => Blame::Ours,
+            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) => Blame::Ours,
+            Self::Report { source, .. } => source.blame(),
+            Self::ReportAppend { source, .. } => source.blame(),
             Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) => Blame::External,
             Self::Unrecorded(error) => error.blame(),
             _ => Blame::Caller,
@@ -101,6 +132,10 @@ impl Fault for Error {
             Self::Import { .. } => "KIR-1110",
             Self::ImportBytes(_) => "KIR-1111",
             Self::Unrecorded(_) => "KIR-1112",
+            Self::NoReport { .. } => "KIR-1113",
+            Self::Report { .. } => "KIR-1114",
+            Self::ReportAppend { .. } => "KIR-1115",
+            Self::ReportReader(_) => "KIR-1116",
         }
     }
 }

@@ -11,7 +11,7 @@ use kiro_ingest::decode::Decoder;
 use kiro_ingest::decode::http::{HttpEvent, split};
 use kiro_integrations::Platform;
 use kiro_ports::{Clock, EventLog, Headers, Intake, NewRecord, PortError, RECORD_ID, header};
-use kiro_schemas::{Secret, Tenant};
+use kiro_schemas::{Event, Secret, Tenant};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -71,6 +71,13 @@ impl Doors {
         headers.push((RECORD_ID.to_owned(), Bytes::from(self.ids.next())));
         headers.push(("kiro-tenant".to_owned(), Bytes::copy_from_slice(tenant.as_str().as_bytes())));
         NewRecord { topic: self.topic.clone(), key: Some(Bytes::from(key)), value: bytes, headers }
+    }
+
+    /// The record of an event that was made here of what was sent.
+    pub(crate) fn native(&self, tenant: &Tenant, event: &Event<'_>) -> NewRecord {
+        let headers = vec![("kiro-format".to_owned(), Bytes::from_static(b"native"))];
+        let bytes = Bytes::from(serde_json::to_vec(event).unwrap_or_default());
+        self.record(tenant, headers, bytes, format!("{}\n{}", event.source, event.subject_id))
     }
 
     /// Decodes once at the door, so that the sender hears what is wrong; the subject keeps its order by the key.

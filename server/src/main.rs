@@ -26,6 +26,7 @@ mod operations;
 mod outbound;
 mod probe;
 mod process;
+mod reports;
 mod role;
 mod rows;
 mod run;

@@ -28,6 +28,7 @@ use crate::intake::{Doors, Hook, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
+use crate::reports::Reporter;
 use crate::telemetry::Watched;
 use crate::tls::Certificates;
 
@@ -120,15 +121,18 @@ impl Reception {
             clock: Arc::clone(&base.clock),
             wake,
         };
+        let ids = RecordIds::new(&base.clock);
+        let doors = Arc::new(Doors {
+            log: taken_by,
+            topic: config.topic.clone(),
+            decoder,
+            hooks: hooks(config)?,
+            ids,
+            telemetry: base.telemetry.clone(),
+        });
         let ports = ApiPorts {
-            intake: Arc::new(Doors {
-                log: taken_by,
-                topic: config.topic.clone(),
-                decoder,
-                hooks: hooks(config)?,
-                ids: RecordIds::new(&base.clock),
-                telemetry: base.telemetry.clone(),
-            }),
+            reports: Arc::new(Reporter { doors: Arc::clone(&doors), clock: Arc::clone(&base.clock) }),
+            intake: doors,
             sql: Arc::clone(&query) as _,
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),

@@ -25,6 +25,7 @@ mod outage;
 mod outbox;
 mod platforms;
 mod process;
+mod reports;
 mod restart;
 mod roles;
 mod s3;

@@ -55,7 +55,7 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
 fn allowed(from: &str, to: &str) -> bool {
     match from {
         "kiro-schemas" => false,
-        "kiro-tables" => to == "kiro-schemas",
+        "kiro-tables" | "kiro-analyzers" => to == "kiro-schemas",
         "kiro-ports" => matches!(to, "kiro-schemas" | "kiro-tables"),
         _ => BASE.contains(&to) || EXCEPTIONS.contains(&(from, to)) || COMPOSERS.contains(&from),
     }

@@ -61,6 +61,26 @@ fn for_parser(name: &str) -> Vec<Vec<u8>> {
                 "? ".repeat(100_000).into_bytes(),
             ]
         }
+        "junit_report" => vec![
+            b"<testsuite>".repeat(1 << 17),
+            [&b"<testsuite>"[..], &b"<testcase/>".repeat(1 << 16), b"</testsuite>"].concat(),
+            [&b"<testsuite name=\""[..], &b"&amp;".repeat(1 << 18), b"\"/>"].concat(),
+            [&b"<testsuite><testcase><failure>"[..], &b"&<![CDATA[]]>".repeat(1 << 17)].concat(),
+            [&b"<testsuite "[..], &b"a='b' ".repeat(1 << 18), b"/>"].concat(),
+        ],
+        "coverage_report" => vec![
+            [&b"SF:"[..], &b"x/".repeat(1 << 20), b"\nend_of_record\n"].concat(),
+            [&b"<coverage><package>"[..], &b"<line hits='1'/>".repeat(1 << 17), b"</package></coverage>"].concat(),
+        ],
+        "sarif_report" => vec![
+            [&b"{\"version\":\"2.1.0\",\"runs\":["[..], &b"{\"tool\":{\"driver\":{\"name\":\"t\"}}},".repeat(1 << 15), b"{}]}"].concat(),
+            [
+                &b"{\"version\":\"2.1.0\",\"runs\":[{\"results\":["[..],
+                &b"{},".repeat(1 << 18),
+                b"{}],\"tool\":{\"driver\":{\"name\":\"t\"}}}]}",
+            ]
+            .concat(),
+        ],
         "github_webhook" => vec![[&b"push\n{\"commits\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],
         "gitlab_webhook" => vec![[&b"Push Hook\n{\"commits\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],
         "alertmanager_webhook" => vec![[&b"\n{\"alerts\":["[..], &b"{},".repeat(1 << 20), b"{}]}"].concat()],

@@ -1,10 +1,13 @@
 //! What the front door asks of the rooms behind it.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::Stream;
 use kiro_schemas::gate::GateDecision;
+use kiro_schemas::report::{ReportCounts, ReportScope};
 use kiro_schemas::risk::RiskAssessment;
 use kiro_schemas::{Micros, Secret, Tenant};
 use serde::{Deserialize, Serialize};
@@ -142,6 +145,17 @@ pub trait Imports: Send + Sync + std::fmt::Debug {
     async fn receive(&self, who: &Principal, id: &str, offset: u64, bytes: Bytes) -> Result<ImportStatus, PortError>;
     /// How it stands.
     async fn status(&self, who: &Principal, id: &str) -> Result<ImportStatus, PortError>;
+}
+
+/// The bytes of a body, as they come.
+pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Takes the reports that tools leave behind: of tests, coverage and scanners.
+#[async_trait]
+pub trait Reports: Send + Sync + std::fmt::Debug {
+    /// Reads a report as it comes, and appends what it says; that is durable when this returns. The format is `junit`,
+    /// `cobertura`, `jacoco`, `lcov`, `sarif`, or `auto`.
+    async fn take(&self, who: &Principal, format: &str, scope: ReportScope, bytes: ByteStream) -> Result<ReportCounts, PortError>;
 }
 
 /// What operators do.
