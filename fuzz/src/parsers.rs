@@ -296,7 +296,7 @@ fn assert_report(data: &[u8], format: Option<Format>) {
     }
 }
 
-/// JUnit XML.
+/// `JUnit` XML.
 pub fn junit_report(data: &[u8]) {
     assert_report(data, Some(Format::Junit));
 }

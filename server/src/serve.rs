@@ -100,9 +100,6 @@ impl Reception {
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
         let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
-        let decoder = Arc::clone(&base.decoder);
-        // What is posted is spilled while the log is away; what is decided is refused.
-        let taken_by = base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _);
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
             log: Arc::clone(&base.log),
@@ -121,15 +118,7 @@ impl Reception {
             clock: Arc::clone(&base.clock),
             wake,
         };
-        let ids = RecordIds::new(&base.clock);
-        let doors = Arc::new(Doors {
-            log: taken_by,
-            topic: config.topic.clone(),
-            decoder,
-            hooks: hooks(config)?,
-            ids,
-            telemetry: base.telemetry.clone(),
-        });
+        let doors = Arc::new(doors(base)?);
         let ports = ApiPorts {
             reports: Arc::new(Reporter { doors: Arc::clone(&doors), clock: Arc::clone(&base.clock) }),
             intake: doors,
@@ -161,6 +150,18 @@ impl Reception {
             max_connections: PSQL_CONNECTIONS,
         }
     }
+}
+
+/// Who takes what is posted: it is spilled while the log is away; what is decided is refused then.
+fn doors(base: &Base) -> Result<Doors> {
+    Ok(Doors {
+        log: base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _),
+        topic: base.config.topic.clone(),
+        decoder: Arc::clone(&base.decoder),
+        hooks: hooks(&base.config)?,
+        ids: RecordIds::new(&base.clock),
+        telemetry: base.telemetry.clone(),
+    })
 }
 
 /// The shelf of models over a view; it has the models that were served last.

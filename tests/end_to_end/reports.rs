@@ -62,7 +62,7 @@ fn reports_are_there_once_however_often_they_are_sent() -> Result<()> {
 #[test]
 fn a_broken_report_says_where_and_what_is_there() -> Result<()> {
     let server = Server::start("reports_broken", OPEN)?;
-    let cases = |count: usize| -> String { (0..count).map(|at| format!("<testcase name='{at}'/>\n")).collect() };
+    let cases = |count: usize| -> String { (0..count).map(|at| format!("<testcase name='{at}'/>\n")).collect::<Vec<_>>().concat() };
     // Far more than fits between the door and the reader.
     let good = format!("<testsuite>\n{}</testsuite>", cases(30_000));
     let broken = format!("<testsuite>\n{}</testsuit>{}", cases(1_500), cases(30_000));
