@@ -362,3 +362,19 @@ fn a_row_names_what_it_counted() {
     let bands = ["frequency_band", "lead_time_band", "change_fail_band", "recovery_band", "bands"];
     assert_eq!(bands.map(|name| row[name].as_str()), ["null", "elite", "low", "high", "2023"]);
 }
+
+#[test]
+fn a_rollback_tells_a_deployment_of_days_before_that_it_failed() {
+    let (mut fold, mut current) = (folds(&settings(&json!({})), Shard::default()), Current::new());
+    for (day, version) in ["v1", "v2", "v3", "v4", "v1"].into_iter().enumerate() {
+        let at = NOW - 10 * DAY + i64::try_from(day).expect("small") * DAY;
+        let mut event = world::deployed("https://ci/shop", &day.to_string(), at, "success");
+        event.set("artifact_id", Value::text(version));
+        apply(&mut fold, &[event]);
+        take(&mut current, &fold.emit(Micros(NOW)).expect("rows"));
+    }
+    let days =
+        current.iter().filter(|(key, _)| key.contains("|day|")).map(|(_, (_, row))| (&*row["change_failures"], &*row["recovery_p50_ms"]));
+    // The first after the version that is back, three days before.
+    assert_eq!(days.collect::<Vec<_>>(), [("0", "null"), ("1", "259200000"), ("0", "null"), ("0", "null"), ("0", "null")]);
+}

@@ -48,6 +48,8 @@ impl Reader {
             "timezones" => {
                 let zones = self.map(value, &path);
                 settings.zones = zones.map(|(service, zone)| (Pattern::new(service), self.zone(zone, &at(&path, service)))).collect();
+                // The longest that fits, whatever the order in which they are written or read.
+                settings.zones.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.as_str().len()));
             }
             "variants" => {
                 let mut variants = self.words(value, &path, Variant::parse, &Variant::ALL.map(Variant::as_str));

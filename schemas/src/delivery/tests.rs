@@ -80,7 +80,7 @@ fn the_first_rule_that_holds_decides() {
         ],
         "incidents": [{"severity": ["info", "low"], "counts": false}, {"source": "https://pager/*", "set_service": "shop"}],
         "timezone": "Europe/Berlin",
-        "timezones": {"tokyo-*": "Asia/Tokyo"},
+        "timezones": {"*-1": "UTC", "tokyo-*": "Asia/Tokyo"},
         "variants": ["devlake", "kirolinter", "devlake"],
         "bands": 2021,
         "keep_days": 400,
@@ -101,6 +101,7 @@ fn the_first_rule_that_holds_decides() {
     assert!(told(&settings, Subject::Incident, &[("source", "https://pager/1")])[1].starts_with("service shop"));
     assert!(settings.counts_runs() && !Settings::default().counts_runs());
     assert_eq!((settings.zone("shop").name(), settings.zone("Tokyo-1").name()), ("Europe/Berlin", "Asia/Tokyo"));
+    assert_eq!(settings.zone("shop-1").name(), "UTC");
     assert_eq!((settings.variants.len(), settings.bands, settings.keep_days), (2, Bands::Report2021, 400));
 }
 
