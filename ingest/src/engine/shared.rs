@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
-use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TableView, TailBatch, View};
+use kiro_ports::{Commit, Committed, Offsets, Snapshot, TableSink, TableSource, TableView, TailBatch, Transaction, View};
 use kiro_schemas::{OffsetVector, TopicPartition, invariant};
 use kiro_tables::{Table, TableName, TableShape};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::table::{Cut, Side, TableState};
 use super::{EngineConfig, EngineError, EngineResult};
@@ -89,7 +90,8 @@ impl Shared {
             open_table(TableState::new(table, side, commits, config), sink.as_ref(), source.as_ref())
         };
         // All at once: a store that is slow is waited for once.
-        let tables = try_join_all(Table::all().iter().map(open)).await?;
+        let mut tables = try_join_all(Table::all().iter().map(open)).await?;
+        place_newcomers(&mut tables, sink.as_ref(), source.as_ref()).await?;
         let mut inner = Inner {
             tables,
             vector: OffsetVector::default(),
@@ -257,6 +259,50 @@ async fn open_table(mut state: TableState, sink: &dyn TableSink, source: &dyn Ta
     Ok(state)
 }
 
+/// Gives tables that came with a newer program their place: where the others stand. Of what these contain no row is missing
+/// in a new table, for no program knew of it; without a place the whole log would be read again for its sake.
+async fn place_newcomers(tables: &mut [TableState], sink: &dyn TableSink, source: &dyn TableSource) -> EngineResult<()> {
+    let failed = || EngineError::port("give a new table its place");
+    let newcomers = sink.newcomers().await.map_err(failed())?;
+    if newcomers.is_empty() {
+        return Ok(());
+    }
+    let is_new = |state: &TableState| newcomers.contains(&state.table.name);
+    let contained = contained(&|| tables.iter().filter(|s| s.side == Side::Events && !is_new(s)));
+    for state in tables.iter_mut().filter(|s| s.side == Side::Events && is_new(s)) {
+        if !state.commits {
+            // Who commits it writes it down.
+            contained.iter().for_each(|(at, next)| state.committed.advance(at, next));
+            continue;
+        }
+        let missing = contained.iter().filter(|(at, _)| state.committed.get(at).is_none());
+        let transactions: Vec<_> = missing.map(|(at, next)| Transaction { app: state.app(at), start: 0, next }).collect();
+        if transactions.is_empty() {
+            continue;
+        }
+        // Where another member was first, it stands where that one put it.
+        match sink.commit(state.table, Commit { rows: Vec::new(), transactions }).await.map_err(failed())? {
+            Committed::Done(version) => info!(table = state.table.name, ?version, "a new table begins where the others stand"),
+            Committed::Fenced(_) => {}
+        }
+        state.stands(&sink.offsets(state.table).await.map_err(failed())?);
+        state.snapshot = source.snapshot(state.table).await.map_err(failed())?;
+    }
+    if tables.iter().any(|state| state.side == Side::Events && state.commits) {
+        sink.settle().await.map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// What all of these tables contain.
+fn contained<'t, I: Iterator<Item = &'t TableState>>(tables: &dyn Fn() -> I) -> OffsetVector {
+    let mut all = OffsetVector::default();
+    for (at, _) in tables().flat_map(|s| s.committed.iter()) {
+        all.set(at.clone(), tables().map(|s| s.committed.next(at)).min().unwrap_or(0));
+    }
+    all
+}
+
 /// Makes a table of the folds ours: from then on the owner before is fenced, whatever it still wants to write.
 async fn take_over(state: &TableState, sink: &dyn TableSink) -> EngineResult<()> {
     let table = state.table;
@@ -273,12 +319,7 @@ async fn take_over(state: &TableState, sink: &dyn TableSink) -> EngineResult<()>
 impl Inner {
     /// What all tables of events contain.
     pub(super) fn contained(&self) -> OffsetVector {
-        let events = || self.tables.iter().filter(|s| s.side == Side::Events);
-        let mut all = OffsetVector::default();
-        for (at, _) in events().flat_map(|s| s.committed.iter()) {
-            all.set(at.clone(), events().map(|s| s.committed.next(at)).min().unwrap_or(0));
-        }
-        all
+        contained(&|| self.tables.iter().filter(|s| s.side == Side::Events))
     }
 
     /// Whether a table has heard of the partition.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiro_lake::Lake;
-use kiro_ports::{Snapshot as _, SystemClock, TableSink as _, TableSource as _, View};
+use kiro_ports::{Commit, Snapshot as _, SystemClock, TableSink as _, TableSource as _, Transaction, View};
 use kiro_tables::Table;
 use url::Url;
 
@@ -160,4 +160,36 @@ fn the_same_seed_gives_the_same_trace() {
         let other = first.iter().zip(&second).find(|(a, b)| a != b);
         assert!(other.is_none() && first.len() == second.len(), "seed {seed}: {other:?}, {} and {} lines", first.len(), second.len());
     }
+}
+
+/// A lake of an older program: of a table that it did not know nothing is missing, so nothing is read again for it.
+#[tokio::test]
+async fn a_new_table_begins_where_the_others_stand() {
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let open = || async {
+        let root = Url::parse("memory:///").expect("a url");
+        Arc::new(Lake::open(Arc::clone(&store) as _, root, Arc::new(SystemClock)).await.expect("a lake"))
+    };
+    let (lake, new) = (open().await, Table::find("metrics").expect("a table"));
+    let app = "kiro/c/events/0";
+    for table in ledger::event_tables().filter(|table| table.name != new.name) {
+        let next = if table.name == "changes_events" { 5 } else { 7 };
+        let transactions = vec![Transaction { app: app.to_owned(), start: 0, next }];
+        lake.commit(table, Commit { rows: Vec::new(), transactions }).await.expect("a commit");
+    }
+    object_store::ObjectStoreExt::put(store.as_ref(), &"lake.json".into(), r#"{"format":1}"#.into()).await.expect("a file");
+    let start = |lake: Arc<Lake>, commits_events| async move {
+        let mut config = super::EngineConfig::new(vec!["events".to_owned()], "c", "quarantine");
+        config.commits_events = commits_events;
+        let telemetry = crate::telemetry::Telemetry::register(&prometheus::Registry::new()).expect("metrics");
+        let shared = super::shared::Shared::open(&config, Vec::new(), (Arc::clone(&lake) as _, lake as _), telemetry).await.expect("open");
+        shared.view().vector.next(&log::at(0))
+    };
+    assert_eq!(start(Arc::clone(&lake), false).await, 5, "who only reads");
+    assert_eq!(lake.newcomers().await.expect("names").len(), 1, "has not written");
+    assert_eq!(start(Arc::clone(&lake), true).await, 5, "who commits");
+    assert_eq!(lake.offsets(new).await.expect("offsets").get(app), Some(&5));
+    let again = open().await;
+    assert!(again.newcomers().await.expect("names").is_empty());
+    assert_eq!(start(again, true).await, 5, "after a restart");
 }

@@ -34,9 +34,35 @@ pub const FORMAT_VERSION: u64 = 1;
 const CHECKPOINT_EVERY: i64 = 50;
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 
+/// Tables of events that came before `lake.json` told the names of those that have a place in the lake.
+const UNTOLD: [&str; 1] = ["metrics"];
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Format {
     format: u64,
+    /// The tables of the programs that wrote here.
+    #[serde(default)]
+    tables: Option<Vec<String>>,
+}
+
+impl Format {
+    /// As this program writes it.
+    fn of_today() -> Self {
+        Self { format: FORMAT_VERSION, tables: Some(Table::all().iter().map(|table| table.name.to_owned()).collect()) }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let damaged = |e: serde_json::Error| Error::Corrupt { path: "lake.json".into(), reason: e.to_string() };
+        let format: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format.format > FORMAT_VERSION {
+            return Err(Error::Newer { found: format.format, known: FORMAT_VERSION });
+        }
+        Ok(format)
+    }
+
+    fn knows(&self, table: &Table) -> bool {
+        self.tables.as_ref().map_or(!UNTOLD.contains(&table.name), |tables| tables.iter().any(|name| name == table.name))
+    }
 }
 
 /// One table of the lake in this process.
@@ -99,7 +125,7 @@ impl Lake {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(source) => return Err(Error::store("read", &path, source)),
         };
-        check_format(&bytes)?;
+        Format::read(&bytes)?;
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
         let backoff = Backoff(FIRST_WAIT);
         Ok(Some(Self {
@@ -277,11 +303,11 @@ async fn found(store: &dyn ObjectStore, backoff: Backoff) -> Result<()> {
     loop {
         let error = match store.get(&path).await {
             Ok(object) => match object.bytes().await {
-                Ok(bytes) => return check_format(&bytes),
+                Ok(bytes) => return Format::read(&bytes).map(drop),
                 Err(source) => Error::store("read", &path, source),
             },
             Err(object_store::Error::NotFound { .. }) => {
-                let text = serde_json::json!(Format { format: FORMAT_VERSION }).to_string();
+                let text = serde_json::json!(Format::of_today()).to_string();
                 match store.put_opts(&path, text.into(), PutOptions::from(PutMode::Create)).await {
                     Ok(_) => return Ok(()),
                     Err(source) => Error::store("write", &path, source),
@@ -295,15 +321,6 @@ async fn found(store: &dyn ObjectStore, backoff: Backoff) -> Result<()> {
         }
         backoff.wait(attempt).await;
     }
-}
-
-fn check_format(bytes: &[u8]) -> Result<()> {
-    let damaged = |e: serde_json::Error| Error::Corrupt { path: "lake.json".into(), reason: e.to_string() };
-    let format: Format = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format.format > FORMAT_VERSION {
-        return Err(Error::Newer { found: format.format, known: FORMAT_VERSION });
-    }
-    Ok(())
 }
 
 async fn checkpoint(table: &'static Table, open: &Open) -> Result<Option<i64>> {
@@ -350,6 +367,20 @@ impl TableSink for Lake {
             checkpoint_in_background(table, &open).await;
         }
         Ok(outcome)
+    }
+
+    async fn newcomers(&self) -> Result<Vec<TableName>, PortError> {
+        let path = Path::from("lake.json");
+        let failed = |source| PortError::of(Error::store("read", &path, source));
+        let bytes = self.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        let format = Format::read(&bytes).map_err(PortError::of)?;
+        Ok(Table::all().iter().filter(|table| !format.knows(table)).map(|table| table.name).collect())
+    }
+
+    async fn settle(&self) -> Result<(), PortError> {
+        let (path, text) = (Path::from("lake.json"), serde_json::json!(Format::of_today()).to_string());
+        let written = self.store.put(&path, text.into()).await;
+        written.map(drop).map_err(|source| PortError::of(Error::store("write", &path, source)))
     }
 }
 

@@ -400,3 +400,18 @@ fn statistics_tell_rows_nulls_and_bounds_over_all_batches() {
     assert_eq!((&told["minValues"]["run_id"], &told["maxValues"]["run_id"]), (&"0-1".into(), &"0-4".into()));
     assert_eq!(told["maxValues"]["recorded_at"], "1970-01-01T00:00:00.000004Z");
 }
+
+#[tokio::test]
+async fn a_lake_knows_which_tables_are_new_to_it() {
+    let (store, path) = (Arc::new(InMemory::new()), Path::from("lake.json"));
+    let lake = lake_on(Arc::clone(&store) as Arc<dyn ObjectStore>).await;
+    assert!(lake.newcomers().await.expect("names").is_empty(), "a lake that was founded now");
+    for (text, newcomers) in [(r#"{"format":1}"#, vec!["metrics"]), (r#"{"format":1,"tables":["metrics"]}"#, Vec::new())] {
+        store.put(&path, text.into()).await.expect("a file");
+        let found = lake.newcomers().await.expect("names");
+        assert!(newcomers.iter().all(|name| found.contains(name)), "{text}: {found:?}");
+        assert_eq!(found.contains(&"metrics"), !newcomers.is_empty(), "{text}: {found:?}");
+        lake.settle().await.expect("written");
+        assert!(lake.newcomers().await.expect("names").is_empty());
+    }
+}

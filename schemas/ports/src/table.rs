@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
-use kiro_tables::Table;
+use kiro_tables::{Table, TableName};
 
 use crate::{PortError, RowStream, Snapshot};
 
@@ -49,6 +49,14 @@ pub trait TableSink: Send + Sync + std::fmt::Debug {
     async fn offsets(&self, table: &'static Table) -> Result<Offsets, PortError>;
     /// Commits rows and offsets together, exactly once.
     async fn commit(&self, table: &'static Table, commit: Commit) -> Result<Committed, PortError>;
+    /// The tables that came with a newer program than those that wrote here so far.
+    async fn newcomers(&self) -> Result<Vec<TableName>, PortError> {
+        Ok(Vec::new())
+    }
+    /// From now on there are no newcomers: all tables of this program have their place.
+    async fn settle(&self) -> Result<(), PortError> {
+        Ok(())
+    }
 }
 
 /// Reads one table, for folds and training.
