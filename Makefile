@@ -14,7 +14,8 @@ setup: ## Install the Debian packages that the build needs, or say which
 test: ## Run all tests
 	@scripts/setup.sh test
 	cargo build $(CARGO_FLAGS) --workspace --bins
-	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast
+	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast -- --skip faults::
+	cargo test $(CARGO_FLAGS) --workspace --test end_to_end -- --test-threads=1 faults::
 
 demo: setup ## Import real CI history, ask it, judge a model; DATA=file.csv MAPPING=file.yaml takes your own
 	@scripts/demo.sh
