@@ -13,8 +13,6 @@ const SEED: u64 = 20_261_124;
 const MEMBERS: usize = 2;
 /// A life that was killed is followed by one that is ready.
 const READY_IN: Duration = Duration::from_secs(10);
-/// Of ten kills one may take longer, when something else held the machine up: no longer than this.
-const READY_IN_ANY_CASE: Duration = Duration::from_secs(20);
 
 #[test]
 fn killed_members_lose_nothing_and_are_ready_again_in_ten_seconds() -> Result<()> {
@@ -22,7 +20,7 @@ fn killed_members_lose_nothing_and_are_ready_again_in_ten_seconds() -> Result<()
     let ground = Ground::new("kills", "lake: {commit_interval_ms: 200}\n")?;
     let mut members = (0..MEMBERS).map(|number| ground.start("ingest", number)).collect::<Result<Vec<_>>>()?;
     members.iter_mut().try_for_each(Process::wait_ready)?;
-    let (writers, mut times) = (Writers::default(), Vec::new());
+    let (writers, mut slowest) = (Writers::default(), Duration::ZERO);
     let pace = if kills > 100 { (200, Duration::from_millis(100)) } else { (50, Duration::from_millis(20)) };
     let written = writers
         .during(&ground, pace, || {
@@ -31,7 +29,7 @@ fn killed_members_lose_nothing_and_are_ready_again_in_ten_seconds() -> Result<()
                 writers.wait_more(1)?;
                 std::thread::sleep(Duration::from_millis(dice.below(800)));
                 let member = &mut members[usize::try_from(dice.below(MEMBERS as u64))?];
-                times.push(revive(member).with_context(|| format!("kill {} of seed {SEED}", kill + 1))?);
+                slowest = slowest.max(revive(member).with_context(|| format!("kill {} of seed {SEED}", kill + 1))?);
             }
             while writers.written.load(Ordering::Relaxed) < least_rows {
                 writers.wait_more(1)?;
@@ -42,11 +40,9 @@ fn killed_members_lose_nothing_and_are_ready_again_in_ten_seconds() -> Result<()
     ground.wait_contained(written)?;
     members.iter_mut().try_for_each(Process::stop)?;
     let rows = recount(&ground.lake())?;
-    times.sort_unstable();
-    let (most, slowest) = (times[times.len() * 9 / 10 - 1], times[times.len() - 1]);
-    eprintln!("kills: {kills}, {written} records, {rows} rows; nine of ten were ready after {most:?}, the slowest after {slowest:?}");
+    eprintln!("kills: {kills}, {written} records, {rows} rows; the slowest was ready after {slowest:?}");
     ensure!(rows == written, "{written} were written, {rows} rows are in the lake");
-    ensure!(most <= READY_IN && slowest <= READY_IN_ANY_CASE, "it took {most:?}, once {slowest:?}, to be ready again");
+    ensure!(slowest <= READY_IN, "it took {slowest:?} to be ready again");
     Ok(())
 }
 
