@@ -54,6 +54,9 @@ pub enum Error {
         /// When the next request is let in.
         retry_after_seconds: u64,
     },
+    /// Large deliveries fill the memory that they may have.
+    #[error("too many large deliveries at once: send it again")]
+    Crowded,
     /// An answer could not be encoded.
     #[error("cannot encode the answer: {0}")]
     Encode(#[from] arrow::error::ArrowError),
@@ -78,6 +81,7 @@ impl Fault for Error {
             Self::BadRequest { .. } => FaultKind::Invalid,
             Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::TooMany { .. } => FaultKind::Throttled,
+            Self::Crowded => FaultKind::Unavailable,
             Self::Encode(_) | Self::Metrics(_) | Self::Panicked => FaultKind::Internal,
         }
     }
@@ -85,7 +89,7 @@ impl Fault for Error {
     fn blame(&self) -> Blame {
         match self {
             Self::Port(error) => error.blame(),
-            Self::Encode(_) | Self::Metrics(_) | Self::Panicked => Blame::Ours,
+            Self::Encode(_) | Self::Metrics(_) | Self::Panicked | Self::Crowded => Blame::Ours,
             _ => Blame::Caller,
         }
     }
@@ -103,6 +107,7 @@ impl Fault for Error {
             Self::TooMany { .. } => "KIR-1008",
             Self::TooLarge { .. } => "KIR-1009",
             Self::AllTenants => "KIR-1010",
+            Self::Crowded => "KIR-1011",
         }
     }
 }

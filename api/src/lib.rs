@@ -18,12 +18,13 @@ mod routes;
 mod telemetry;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, Reports, SqlEngine, Tokens};
+use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, Reports, Sources, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
 use crate::limit::Limiter;
@@ -45,6 +46,8 @@ pub struct ApiPorts {
     pub decider: Arc<dyn Decider>,
     /// Imports files.
     pub imports: Arc<dyn Imports>,
+    /// Manages sources.
+    pub sources: Arc<dyn Sources>,
     /// Takes reports.
     pub reports: Arc<dyn Reports>,
     /// Does what operators ask for.
@@ -93,6 +96,8 @@ pub(crate) struct State {
     pub(crate) config: ApiConfig,
     pub(crate) telemetry: Telemetry,
     pub(crate) limiter: Limiter,
+    /// Large deliveries that are being taken.
+    pub(crate) large: AtomicUsize,
 }
 
 pub(crate) type Shared = Arc<State>;
@@ -104,7 +109,7 @@ pub(crate) type Shared = Arc<State>;
 pub fn router(ports: ApiPorts, config: ApiConfig) -> Result<Router> {
     let telemetry = Telemetry::new(&ports.registry)?;
     let limiter = Limiter::new(config.limits);
-    let state: Shared = Arc::new(State { ports, config, telemetry, limiter });
+    let state: Shared = Arc::new(State { ports, config, telemetry, limiter, large: AtomicUsize::new(0) });
     let limit = state.config.max_body_bytes;
     let within = |routes: Router<Shared>, timeout| {
         let guard = middleware::from_fn_with_state(Arc::clone(&state), access::guard);

@@ -9,7 +9,7 @@ use axum::{Extension, Json, Router};
 use futures::TryStreamExt as _;
 use kiro_ports::{AuditEntry, GateRequest, Headers, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
 use kiro_schemas::report::ReportScope;
-use kiro_schemas::{FaultKind, Micros, Tenant};
+use kiro_schemas::{Micros, Tenant};
 use kiro_tables::{Table, TableShape};
 use prometheus::TextEncoder;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use crate::access::refuse;
 use crate::encode::{self, Form};
 use crate::{Error, Result, Shared, openapi, telemetry};
+
+mod sources;
+mod webhooks;
 
 /// Most bytes of a question: those of events, webhooks and imports have limits of their own.
 const MOST_JSON: usize = 1 << 20;
@@ -29,7 +32,7 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/readyz", get(ready_show))
         .route("/openapi.json", get(|| async { Json(openapi::description()) }))
         .route("/metrics", get(metrics_show))
-        .route("/webhooks/{platform}", post(webhook_take))
+        .route("/webhooks/{source}", post(webhooks::webhook_take))
         .route("/api/v1/events", post(events_take))
         .route("/api/v1/query", post(query_answer))
         .route("/api/v1/tables", get(tables_list))
@@ -39,6 +42,7 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/imports", post(import_begin))
         .route("/api/v1/imports/{id}", get(import_show))
         .route("/api/v1/imports/{id}/bytes", put(import_receive))
+        .merge(sources::all())
         .route("/api/v1/tokens", get(tokens_list).post(token_create))
         .route("/api/v1/tokens/{name}", delete(token_revoke))
         .route("/api/v1/models/evaluate", post(model_evaluate))
@@ -76,16 +80,6 @@ async fn ready_show(State(state): State<Shared>) -> Response {
 async fn metrics_show(State(state): State<Shared>, Extension(who): Extension<Principal>) -> Result<Response> {
     let text = TextEncoder::new().encode_to_string(&telemetry::visible(&state.ports.registry, &who.tenant))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
-}
-
-async fn webhook_take(State(state): State<Shared>, Path(platform): Path<String>, headers: HeaderMap, body: Bytes) -> Result<Response> {
-    let taken = state.ports.intake.webhook(&platform, &plain(&headers), body).await;
-    if let Err(error) = &taken
-        && error.kind == FaultKind::Unauthenticated
-    {
-        refuse(&state, None, &format!("POST /webhooks/{platform}"), &error.to_string()).await;
-    }
-    Ok((StatusCode::ACCEPTED, Json(json!({"accepted": taken?}))).into_response())
 }
 
 async fn events_take(

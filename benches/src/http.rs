@@ -30,7 +30,13 @@ impl Connection {
     }
 
     pub(crate) fn post(&mut self, path: &str, kind: &str, body: &[u8]) -> Result<Answer> {
-        let head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", self.host, body.len());
+        self.send(path, &[("content-type", kind)], body)
+    }
+
+    /// Posts with headers.
+    pub(crate) fn send(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n{headers}content-length: {}\r\n\r\n", self.host, body.len());
         self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         self.answer()
     }

@@ -2,11 +2,12 @@
 //!
 //! Must not know: how any crate works inside; it starts the programs and asks them as users do.
 //!
-//! Entry points: `kiro-bench run [ingest|freshness|queries|decisions …]`; `echo` and `append DIR` are the peers of risk and gate.
+//! Entry points: `kiro-bench run [ingest|freshness|webhooks|queries|decisions …]`; `echo` and `append DIR` are the peers of risk and gate.
 //!
 //! ```text
 //! run ─┬─ ingest      Kafka → Delta      beside Bytewax
 //!      ├─ freshness   post → SQL         at a rate
+//!      ├─ webhooks    delivery → 202     at a rate
 //!      ├─ queries     the demo's         beside `DuckDB` on the same files
 //!      └─ decisions   risk, gate         beside axum that echoes, axum that appends the same bytes
 //! ```
@@ -21,6 +22,7 @@ mod peers;
 mod program;
 mod queries;
 mod report;
+mod webhooks;
 
 use anyhow::{Result, bail};
 
@@ -28,7 +30,7 @@ use crate::program::Bench;
 use crate::report::Report;
 
 /// The parts, in the order in which they run.
-const PARTS: &[&str] = &["ingest", "freshness", "queries", "decisions"];
+const PARTS: &[&str] = &["ingest", "freshness", "webhooks", "queries", "decisions"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +50,7 @@ fn run(parts: &[&str]) -> Result<()> {
         match *part {
             "ingest" => ingest::run(&bench, &mut report)?,
             "freshness" => freshness::run(&bench, &mut report)?,
+            "webhooks" => webhooks::run(&bench, &mut report)?,
             _ => {}
         }
     }

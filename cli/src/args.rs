@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::sources::SourcesCommand;
+
 /// Ask, feed and run a `KiroLinter` DevOps server.
 #[derive(Debug, Parser)]
 #[command(name = "kirolinter", version, about, after_help = "Every command also works as `kirolinter devops <command>`.")]
@@ -115,6 +117,11 @@ pub(crate) enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Sources: who may send webhooks, and how each fares.
+    Sources {
+        #[command(subcommand)]
+        command: SourcesCommand,
     },
     /// Tokens.
     Token {

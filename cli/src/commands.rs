@@ -13,7 +13,7 @@ use crate::args::{
     TokenCommand,
 };
 use crate::http::Server;
-use crate::{import, print, report};
+use crate::{import, print, report, sources};
 
 /// Runs a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -44,6 +44,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             say(format, &answer, &format!("{} dead letters were appended again", answer["replayed"]))?;
         }
         Command::Audit { command: AuditCommand::Verify } => return audit_verify(&server, format).await,
+        Command::Sources { command } => return sources::run(&server, format, command).await,
         Command::Token { command } => token(&server, format, command).await?,
         Command::Status => print::json(&server.get("/api/v1/status").await?)?,
     }

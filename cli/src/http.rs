@@ -35,6 +35,11 @@ impl Server {
         Ok(format!("{path}?{}", url.query().unwrap_or_default()))
     }
 
+    /// The address of a path.
+    pub(crate) fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.token {

@@ -39,6 +39,10 @@ pub(crate) fn table(columns: &[String], rows: &[Vec<Value>]) -> Result<()> {
 }
 
 /// Control characters of other people's texts must not reach the terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -46,6 +50,6 @@ fn cell(value: &Value) -> String {
         Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |f| figure(f).to_string()),
         other => other.to_string(),
     };
-    let clean: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+    let clean = clean(&text);
     if clean.chars().count() > 80 { clean.chars().take(79).chain(['…']).collect() } else { clean }
 }

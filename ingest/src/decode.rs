@@ -26,6 +26,8 @@ pub use error::DecodeError;
 pub struct Limits {
     /// Bytes of a record.
     pub record_bytes: usize,
+    /// Bytes of a platform's payload.
+    pub payload_bytes: usize,
     /// Levels of JSON.
     pub depth: usize,
     /// Attributes of an event.
@@ -38,7 +40,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { record_bytes: 1 << 20, depth: 64, attributes: 256, key_bytes: 256, value_bytes: 64 << 10 }
+        // GitHub sends up to 25 MB; dropping secrets may add a little.
+        Self { record_bytes: 1 << 20, payload_bytes: 32 << 20, depth: 64, attributes: 256, key_bytes: 256, value_bytes: 64 << 10 }
     }
 }
 
@@ -68,9 +71,9 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`] says why the record is no event, and where.
     pub fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
-        if bytes.len() > self.limits.record_bytes {
-            return Err(DecodeError::TooLarge { what: "record", size: bytes.len(), limit: self.limits.record_bytes });
-        }
+        let is_payload = header(headers, "kiro-format").is_some_and(|format| self.normaliser(format).is_some());
+        let limit = if is_payload { self.limits.payload_bytes } else { self.limits.record_bytes };
+        json::at_most("record", bytes.len(), limit)?;
         let events = self.read(topic, headers, bytes)?;
         for event in &events {
             self.check(event)?;
@@ -101,10 +104,14 @@ impl Decoder {
     }
 
     fn normalise<'a>(&self, format: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
-        let Some(normaliser) = self.normalisers.iter().find(|n| n.format() == format) else {
+        let Some(normaliser) = self.normaliser(format) else {
             return Err(DecodeError::UnknownFormat { format: error::clip(format) });
         };
         normaliser.normalise(headers, bytes).map_err(|error| DecodeError::Platform { format: normaliser.format(), reason: error.reason })
+    }
+
+    fn normaliser(&self, format: &str) -> Option<&dyn Normaliser> {
+        self.normalisers.iter().find(|normaliser| normaliser.format() == format).map(AsRef::as_ref)
     }
 
     fn check(&self, event: &Event<'_>) -> Result<(), DecodeError> {

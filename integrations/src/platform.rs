@@ -71,6 +71,15 @@ impl Platform {
         }
     }
 
+    /// The headers of a delivery as the platform sends it, proven in the way that comes last: it tries whether a secret is live.
+    #[must_use]
+    pub fn sign(&self, secret: &Secret, (event, id): (&str, &str), body: &[u8], now: Micros) -> Headers {
+        let named = self.event_header.map(|name| (name, event.to_owned()));
+        let delivery = self.delivery_headers.first().map(|name| (*name, id.to_owned()));
+        let proof = self.proofs.last().map(|proof| proof.prove(secret, id, body, now)).unwrap_or_default();
+        named.into_iter().chain(delivery).chain(proof).map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
+
     /// The name of the event type.
     #[must_use]
     pub fn event_name<'h>(&self, headers: &'h Headers) -> Option<&'h str> {

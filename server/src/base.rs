@@ -57,7 +57,7 @@ impl Base {
         create_dir(&config.data_dir)?;
         let (log, spill) = open_log(&config, &clock)?;
         let make = |topic| ensure_topic(&log, topic, config.partitions);
-        tokio::join!(make(&config.topic), make(&config.history_topic));
+        tokio::join!(make(&config.topic), make(&config.history_topic), make(&config.webhook_topic));
         let (files, root) = open_files(&config)?;
         let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
         let store = Store::open(store(&config)?).await.context("cannot open the control store")?;
@@ -139,6 +139,9 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Log, Option<Arc<
     let raw = &config.raw.log;
     let Some(brokers) = &raw.kafka else {
         let mut options = EmbeddedOptions::default();
+        if !is_one_topic(config) {
+            options.ages.insert(config.webhook_topic.clone(), config.webhook_age());
+        }
         if let Some(days) = raw.retention_days {
             options.retention_age = Some(Duration::from_secs(u64::from(days) * 86_400));
         }
@@ -147,7 +150,8 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Log, Option<Arc<
         return Ok((Arc::new(log), None));
     };
     let kafka = kafka(config, brokers);
-    let mut options = SpillOptions { max_record_bytes: kafka.max_record_bytes(), ..SpillOptions::default() };
+    let larger = kafka.raw.keys().map(|topic| (topic.clone(), kafka.max_record_bytes(topic))).collect();
+    let mut options = SpillOptions { max_record_bytes: kafka.max_record_bytes(&config.topic), larger, ..SpillOptions::default() };
     options.limit_bytes = raw.spill_bytes.unwrap_or(options.limit_bytes);
     let log: Log = Arc::new(KafkaLog::connect(kafka, Arc::clone(clock))?);
     let dir = raw.spill_dir.as_ref().filter(|_| config.role.serves());
@@ -184,6 +188,9 @@ pub(crate) fn kafka(config: &Config, brokers: &str) -> KafkaConfig {
     let mut kafka = KafkaConfig::new(brokers);
     kafka.properties = config.raw.log.kafka_properties.clone().into_iter().collect();
     kafka.replication = config.raw.log.replication.unwrap_or(kafka.replication);
+    if !is_one_topic(config) {
+        kafka.raw.insert(config.webhook_topic.clone(), config.webhook_age());
+    }
     kafka
 }
 
@@ -215,10 +222,16 @@ pub(crate) fn open_files(config: &Config) -> Result<(Arc<dyn ObjectStore>, Url)>
     Ok((s3_store(&s3)?, url))
 }
 
+/// Whether webhooks go where events go.
+fn is_one_topic(config: &Config) -> bool {
+    config.webhook_topic == config.topic
+}
+
 /// The topics of what happens now.
 fn topics(config: &Config) -> Vec<String> {
     let log = &config.raw.log;
-    std::iter::once(&config.topic).chain(&log.topics).chain(log.mapped_topics.keys()).cloned().collect()
+    let webhooks = std::iter::once(&config.webhook_topic).filter(|_| !is_one_topic(config));
+    std::iter::once(&config.topic).chain(&log.topics).chain(log.mapped_topics.keys()).chain(webhooks).cloned().collect()
 }
 
 /// All topics that are read.

@@ -17,6 +17,8 @@ use crate::role::Role;
 const MAX_BYTES: usize = 1 << 20;
 /// A week: logs tell of files that are gone for as long as these are kept.
 const MOST_HOURS: u32 = 168;
+/// How long webhooks are kept as they came, unless the file says otherwise.
+const WEBHOOK_DAYS: u32 = 14;
 /// A spill that is smaller would not hold a single large record.
 const LEAST_SPILL: u64 = 2_000_000;
 
@@ -25,6 +27,8 @@ const LEAST_SPILL: u64 = 2_000_000;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Raw {
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where secrets lie that are made for sources; a folder of the data directory when absent. Processes of `serve` share it.
+    pub(crate) secrets_dir: Option<PathBuf>,
     pub(crate) http: Door,
     pub(crate) pg: Door,
     pub(crate) auth: Auth,
@@ -81,6 +85,10 @@ pub(crate) struct Log {
     pub(crate) topic: Option<String>,
     /// Where imports go: it is read apart, so that a backfill does not hold up what happens now.
     pub(crate) history_topic: Option<String>,
+    /// Where webhooks go as they came, so that they can be read again.
+    pub(crate) webhook_topic: Option<String>,
+    /// How long they are kept there.
+    pub(crate) webhook_days: Option<u32>,
     pub(crate) partitions: Option<i32>,
     /// Replicas of the topic when it is made; what the brokers prefer when absent.
     pub(crate) replication: Option<i32>,
@@ -234,6 +242,7 @@ pub(crate) struct Config {
     pub(crate) loopback_open: bool,
     pub(crate) topic: String,
     pub(crate) history_topic: String,
+    pub(crate) webhook_topic: String,
     pub(crate) partitions: i32,
     pub(crate) role: Role,
     /// Where a role without doors for people answers probes, if it does.
@@ -298,6 +307,10 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     if std::iter::once(&topic).chain(&raw.log.topics).chain(raw.log.mapped_topics.keys()).any(|live| *live == history_topic) {
         problems.push(Problem::at("log.history_topic", format!("{history_topic:?} is a topic of what happens now, too")));
     }
+    let webhook_topic = raw.log.webhook_topic.clone().unwrap_or_else(|| format!("{topic}.webhooks"));
+    if webhook_topic == history_topic {
+        problems.push(Problem::at("log.webhook_topic", format!("{webhook_topic:?} is the topic of history, too")));
+    }
     let probe = http.clone().filter(|_| !role.serves() && raw.http.listen.is_some());
     match (http, pg, problems.is_empty()) {
         (Some(http), Some(pg), true) => Ok(Config {
@@ -307,6 +320,7 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             loopback_open: raw.auth.loopback_open,
             topic,
             history_topic,
+            webhook_topic,
             partitions,
             role,
             probe,
@@ -319,6 +333,18 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
             raw,
         }),
         _ => Err(problems),
+    }
+}
+
+impl Config {
+    /// Where secrets lie that are made for sources.
+    pub(crate) fn secrets_dir(&self) -> PathBuf {
+        self.raw.secrets_dir.clone().unwrap_or_else(|| self.data_dir.join("secrets"))
+    }
+
+    /// How long webhooks are kept as they came.
+    pub(crate) fn webhook_age(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.raw.log.webhook_days.unwrap_or(WEBHOOK_DAYS)))
     }
 }
 
@@ -337,6 +363,9 @@ fn log(raw: &Log, partitions: i32, problems: &mut Vec<Problem>) {
     let mut tell = |path: &str, text: String| problems.push(Problem::at(path, text));
     if !(1..=1024).contains(&partitions) {
         tell("log.partitions", format!("must be 1 to 1024, is {partitions}"));
+    }
+    if let Some(days) = raw.webhook_days.filter(|days| !(1..=3_650).contains(days)) {
+        tell("log.webhook_days", format!("must be 1 to 3650, is {days}"));
     }
     if let Some(replicas) = raw.replication.filter(|replicas| !(1..=100).contains(replicas)) {
         tell("log.replication", format!("must be 1 to 100, is {replicas}"));
@@ -561,6 +590,18 @@ mod tests {
         let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
         assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);
         assert!(problems("lake: {retention_hours: 168, log_retention_hours: 1}").is_empty());
+    }
+
+    #[test]
+    fn webhooks_have_a_topic_and_a_time() {
+        let read = |text: &str| validate(parse(text).expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
+        let config = read("log: {topic: a, webhook_days: 2}");
+        assert_eq!((config.webhook_topic.as_str(), config.webhook_age().as_secs()), ("a.webhooks", 2 * 86_400));
+        assert_eq!(read("").webhook_age().as_secs(), 14 * 86_400);
+        let one = read("log: {topic: a, webhook_topic: a}");
+        assert_eq!(crate::base::all_topics(&one), ["a", "a.history"], "one topic for both is read once");
+        assert_eq!(problems("log: {webhook_days: 0}").len(), 1);
+        assert_eq!(problems("log: {topic: a, webhook_topic: a.history}").len(), 1);
     }
 
     #[test]

@@ -25,12 +25,32 @@ pub(crate) enum Error {
         /// How many are taken.
         most: usize,
     },
-    /// A platform posts to us for which no secret is configured.
-    #[error("no secret is configured for {platform:?}: set sources.{platform}.secret_file")]
-    NoPlatform {
-        /// The platform of the address.
-        platform: String,
+    /// A webhook comes to an address that is no source's.
+    #[error("there is no source {name:?}: `kirolinter sources add`, or sources.<platform>.secret_file in kirolinter.yaml")]
+    NoSource {
+        /// The name in the address.
+        name: String,
     },
+    /// A webhook comes from a source of which no secret can be read.
+    #[error("no secret of the source {source_name:?} can be read for now")]
+    NoSecret {
+        /// The source.
+        source_name: String,
+    },
+    /// The thread that verified a webhook broke.
+    #[error("verifying a webhook broke: {0}")]
+    Checker(tokio::task::JoinError),
+    /// A change of a source, or a question about one, is refused.
+    #[error("{what}")]
+    Source {
+        /// The kind of refusal.
+        kind: FaultKind,
+        /// Why.
+        what: String,
+    },
+    /// The file of a secret that was made could not be kept.
+    #[error("cannot keep the source's secret: {0}")]
+    SecretFile(std::io::Error),
     /// The signature of a webhook does not hold.
     #[error("{0}")]
     Signature(String),
@@ -89,30 +109,32 @@ pub(crate) enum Error {
 impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
-            Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
-            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) => FaultKind::Internal,
+            Self::ImportBytes(error) | Self::SecretFile(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
+            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) | Self::SecretFile(_) | Self::Checker(_) => {
+                FaultKind::Internal
+            }
             Self::NoGate | Self::Event(_) => FaultKind::Invalid,
             Self::ManyEvents { .. } => FaultKind::TooLarge,
-            Self::NoPlatform { .. } | Self::NoReport { .. } => FaultKind::NotFound,
+            Self::NoSource { .. } | Self::NoReport { .. } => FaultKind::NotFound,
             Self::Report { source, .. } => source.kind(),
             Self::ReportAppend { source, .. } => source.kind,
             Self::Signature(_) => FaultKind::Unauthenticated,
-            Self::ModelFile(_) => FaultKind::Unavailable,
+            Self::ModelFile(_) | Self::NoSecret { .. } => FaultKind::Unavailable,
             Self::Unrecorded(error) => match error.kind {
                 FaultKind::TimedOut | FaultKind::NoSpace => FaultKind::Unavailable,
                 kind => kind,
             },
             Self::Settle(_) => FaultKind::TimedOut,
-            Self::Import { kind, .. } => *kind,
+            Self::Import { kind, .. } | Self::Source { kind, .. } => *kind,
         }
     }
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) => Blame::Ours,
+            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) | Self::Checker(_) => Blame::Ours,
             Self::Report { source, .. } => source.blame(),
             Self::ReportAppend { source, .. } => source.blame(),
-            Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) => Blame::External,
+            Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) | Self::SecretFile(_) | Self::NoSecret { .. } => Blame::External,
             Self::Unrecorded(error) => error.blame(),
             _ => Blame::Caller,
         }
@@ -124,7 +146,7 @@ impl Fault for Error {
             Self::NoGate => "KIR-1102",
             Self::Event(_) => "KIR-1103",
             Self::ManyEvents { .. } => "KIR-1104",
-            Self::NoPlatform { .. } => "KIR-1105",
+            Self::NoSource { .. } => "KIR-1105",
             Self::Signature(_) => "KIR-1106",
             Self::Model(_) => "KIR-1107",
             Self::ModelFile(_) => "KIR-1108",
@@ -136,6 +158,10 @@ impl Fault for Error {
             Self::Report { .. } => "KIR-1114",
             Self::ReportAppend { .. } => "KIR-1115",
             Self::ReportReader(_) => "KIR-1116",
+            Self::NoSecret { .. } => "KIR-1121",
+            Self::Source { .. } => "KIR-1122",
+            Self::SecretFile(_) => "KIR-1123",
+            Self::Checker(_) => "KIR-1124",
         }
     }
 }

@@ -31,6 +31,7 @@ mod role;
 mod rows;
 mod run;
 mod serve;
+mod sources;
 mod stages;
 mod telemetry;
 mod tls;

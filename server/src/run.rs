@@ -83,7 +83,7 @@ async fn up(base: &Base, entrance: Entrance, stages: &mut Stages) -> Result<Arc<
     kiro_query::register(&base.registry)?;
     let shelf = serve::shelf(base, Arc::new(handle.clone()), features).await?;
     let wake = Arc::<Notify>::default();
-    let reception = Reception::new(base, &handle, &shelf, Arc::clone(&wake))?;
+    let reception = Reception::new(base, &handle, &shelf, Arc::clone(&wake)).await?;
     stages.add("doors", |stop| entrance.serve(reception, stop));
     stages.add("engine", |end| async move {
         let told = end.clone();
@@ -113,7 +113,7 @@ async fn serve(base: &Base, entrance: Entrance, stages: &mut Stages) -> Result<A
     let (engine, handle) = Engine::start(config, base.engine_ports(Box::new(folding), &base.registry)).await.context("cannot start")?;
     kiro_query::register(&base.registry)?;
     let shelf = serve::shelf(base, Arc::new(handle.clone()), features).await?;
-    let reception = Reception::new(base, &handle, &shelf, Arc::default())?;
+    let reception = Reception::new(base, &handle, &shelf, Arc::default()).await?;
     stages.add("doors", |stop| entrance.serve(reception, stop));
     stages.add("engine", |stop| async move { Ok(engine.run(stop).await?) });
     stages.add("models", |stop| serve::follow_models(shelf, stop));

@@ -1,6 +1,6 @@
 //! The doors: HTTP, webhooks, psql and gates, over the view of an engine.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -14,21 +14,22 @@ use kiro_orchestration::GateFile;
 use kiro_ports::{Assessor, Features, Operations, Principal, Role, Snapshot, Tokens, Views};
 use kiro_query::psql::{self, PsqlServer};
 use kiro_query::{Providers, Query, QueryConfig};
-use kiro_schemas::{Secret, Tenant};
+use kiro_schemas::Tenant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::base::{Base, all, secret};
-use crate::config::{Config, Source};
+use crate::base::{Base, all};
+use crate::config::Config;
 use crate::decider::Gates;
 use crate::held::Held;
 use crate::imports::Importer;
-use crate::intake::{Doors, Hook, RecordIds};
+use crate::intake::{Doors, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
 use crate::reports::Reporter;
+use crate::sources::{Book, Raw, Seen, SourceDesk};
 use crate::telemetry::Watched;
 use crate::tls::Certificates;
 
@@ -65,9 +66,10 @@ impl Entrance {
         let tls = self.pg.tls()?;
         let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(tls), stop.clone()));
         let held = tokio::spawn(desk.held.run(stop.clone()));
+        let sources = tokio::spawn(desk.sources.run(stop.clone()));
         let result = self.http.serve(desk.api, stop.clone()).await;
         stop.cancel();
-        drop(tokio::join!(psql, held));
+        drop(tokio::join!(psql, held, sources));
         result
     }
 }
@@ -78,12 +80,13 @@ pub(crate) struct Reception {
     query: Arc<Query>,
     tokens: Arc<dyn Tokens>,
     held: Held,
+    sources: Book,
     base: Base,
 }
 
 impl Reception {
     /// Puts together what answers, over the view of an engine and the models of a shelf.
-    pub(crate) fn new(base: &Base, engine: &EngineHandle, shelf: &Arc<Shelf>, wake: Arc<Notify>) -> Result<Self> {
+    pub(crate) async fn new(base: &Base, engine: &EngineHandle, shelf: &Arc<Shelf>, wake: Arc<Notify>) -> Result<Self> {
         let config = &base.config;
         let (query, journal) = (Arc::clone(&shelf.query), base.journal());
         let file = gates(config)?;
@@ -118,7 +121,8 @@ impl Reception {
             clock: Arc::clone(&base.clock),
             wake,
         };
-        let doors = Arc::new(doors(base)?);
+        let sources = Book::open(base).await?;
+        let doors = Arc::new(doors(base, &sources));
         let ports = ApiPorts {
             reports: Arc::new(Reporter { doors: Arc::clone(&doors), clock: Arc::clone(&base.clock) }),
             intake: doors,
@@ -126,6 +130,7 @@ impl Reception {
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),
             imports: Arc::new(importer),
+            sources: Arc::new(source_desk(base, engine, &query, &sources)),
             operations,
             tokens: Arc::clone(&tokens),
             audit: Arc::new(journal),
@@ -134,7 +139,7 @@ impl Reception {
         };
         let limits = config.raw.limits.quotas();
         let api = kiro_api::router(ports, ApiConfig { loopback_open: config.loopback_open, limits, ..ApiConfig::default() })?;
-        Ok(Self { api, query, tokens, held, base: base.clone() })
+        Ok(Self { api, query, tokens, held, sources, base: base.clone() })
     }
 
     /// The psql door; loopback comes in without a password where HTTP lets it in, too.
@@ -153,15 +158,33 @@ impl Reception {
 }
 
 /// Who takes what is posted: it is spilled while the log is away; what is decided is refused then.
-fn doors(base: &Base) -> Result<Doors> {
-    Ok(Doors {
+fn doors(base: &Base, sources: &Book) -> Doors {
+    Doors {
         log: base.spill.clone().map_or_else(|| Arc::clone(&base.log), |spill| spill as _),
         topic: base.config.topic.clone(),
+        webhook_topic: base.config.webhook_topic.clone(),
         decoder: Arc::clone(&base.decoder),
-        hooks: hooks(&base.config)?,
+        sources: sources.clone(),
+        seen: Seen::default(),
         ids: RecordIds::new(&base.clock),
         telemetry: base.telemetry.clone(),
-    })
+    }
+}
+
+/// Who manages sources.
+fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: &Book) -> SourceDesk {
+    SourceDesk {
+        book: sources.clone(),
+        engine: engine.clone(),
+        sql: Arc::clone(query) as _,
+        raw: Raw {
+            log: Arc::clone(&base.log),
+            topic: base.config.webhook_topic.clone(),
+            history: base.history(),
+            decoder: Arc::clone(&base.decoder),
+            clock: Arc::clone(&base.clock),
+        },
+    }
 }
 
 /// The shelf of models over a view; it has the models that were served last.
@@ -201,18 +224,6 @@ pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     let Some(file) = &config.raw.gates_file else { return Ok(GateFile::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     GateFile::parse(&text).map_err(|problems| all(file, &problems))
-}
-
-/// The platforms whose webhooks are taken.
-fn hooks(config: &Config) -> Result<BTreeMap<String, Hook>> {
-    let hook = |(name, source): (&String, &Source)| {
-        let platform = kiro_integrations::platform(name).with_context(|| format!("{name:?} is no platform that is known"))?;
-        let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
-        let secrets: Vec<Secret> = files.map(|file| secret(file)).collect::<Result<_>>()?;
-        let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
-        Ok((name.clone(), Hook { platform, secrets, tenant }))
-    };
-    config.raw.sources.iter().map(hook).collect()
 }
 
 /// Snapshots of the lake as providers; making one does no IO.

@@ -89,6 +89,30 @@ impl Delivered {
     }
 }
 
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Webhook<'a> {
+    /// It was taken; its event type is read.
+    Read(&'a str),
+    /// It was taken; its event type gives nothing.
+    Unread(&'a str),
+    /// It was taken before.
+    Known,
+    /// It proved nothing; why.
+    Refused(&'a str),
+}
+
+impl Webhook<'_> {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read(_) => "read",
+            Self::Unread(_) => "unread",
+            Self::Known => "known",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 impl Telemetry {
     /// Makes the metrics and registers them.
     pub(crate) fn register(registry: &Registry, spill: Option<Arc<SpillLog>>) -> Result<Self> {
@@ -180,10 +204,10 @@ impl Telemetry {
         self.0.certificates.refused(door);
     }
 
-    /// A webhook was taken; of an event that is not read, it gives nothing.
-    pub(crate) fn webhook(&self, platform: &'static str, event: &str, is_read: bool) {
-        self.0.webhooks.with_label_values(&[platform, if is_read { "yes" } else { "no" }]).inc();
-        debug!(platform, event, is_read, "webhook taken");
+    /// A webhook came.
+    pub(crate) fn webhook(&self, platform: &'static str, source: &str, came: Webhook<'_>) {
+        self.0.webhooks.with_label_values(&[platform, came.as_str()]).inc();
+        debug!(platform, from = source, came = came.as_str(), "webhook");
     }
 
     /// Deliveries that wait.
@@ -242,8 +266,8 @@ impl Metrics {
             pending: IntGauge::new("kiro_outbox_pending", "Deliveries that wait.")?,
             webhooks: counters(
                 "kiro_webhooks_total",
-                "Webhooks that were taken, by platform and by whether they are read.",
-                &["platform", "read"],
+                "Webhooks, by platform and outcome: of an event type that is read or unread, known before, refused.",
+                &["platform", "outcome"],
             )?,
             models: models::Gauges::new()?,
             upkeep: upkeep::Metrics::new()?,

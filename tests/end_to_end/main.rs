@@ -30,5 +30,6 @@ mod restart;
 mod roles;
 mod s3;
 mod server;
+mod sources;
 mod tenants;
 mod tls;

@@ -76,6 +76,17 @@ impl Proof {
         headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(ours)).map(|(_, value)| value.as_ref())
     }
 
+    /// The headers of a delivery that proves itself so, as the platform sends them; none when the secret cannot sign.
+    pub(super) fn prove(&self, secret: &Secret, id: &str, body: &[u8], now: Micros) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Hmac { header, prefix } => {
+                vec![(*header, format!("{prefix}{}", hex::encode(hmac256::code(secret.expose().as_bytes(), &[body]))))]
+            }
+            Self::Token { header, prefix } => vec![(*header, format!("{prefix}{}", secret.expose()))],
+            Self::Signed => SigningKey::of(secret).map(|key| webhook::headers(&key, id, now, body).into()).unwrap_or_default(),
+        }
+    }
+
     /// Verifies it with each of the secrets.
     pub(super) fn verify(&self, secrets: &[Secret], headers: &Headers, body: &[u8], now: Micros) -> Result<(), Refusal> {
         let bad = Refusal::BadForm { header: self.header() };

@@ -200,6 +200,18 @@ fn proofs_accept_what_fits_and_nothing_else() {
     assert!(cases >= 80, "{cases} cases");
 }
 
+/// What is signed here as the platform signs is accepted with the same secret and no other.
+#[test]
+fn a_signed_sample_is_accepted() {
+    for platform in platforms() {
+        let (secret, other) = (Secret::new(SECRET), Secret::new("a newer secret of ours"));
+        let headers = platform.sign(&secret, ("ping", "d1"), BODY, NOW);
+        assert_eq!(platform.verify(std::slice::from_ref(&secret), &headers, BODY, NOW), Ok(()), "{}", platform.name);
+        assert!(platform.verify(&[other], &headers, BODY, NOW).is_err(), "{}", platform.name);
+        assert_eq!(platform.delivery_id(&headers), platform.delivery_headers.first().map(|_| "d1"), "{}", platform.name);
+    }
+}
+
 /// No reason tells anything of a secret.
 #[test]
 fn reasons_keep_secrets() {

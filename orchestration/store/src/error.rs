@@ -67,8 +67,10 @@ pub enum Error {
         rule: &'static str,
     },
     /// The name is taken.
-    #[error("a token named {name:?} is there already")]
+    #[error("a {what} named {name:?} is there already")]
     Taken {
+        /// What has it.
+        what: &'static str,
         /// The name.
         name: String,
     },

@@ -1,9 +1,9 @@
-//! Decisions to disk: tokens, what still has to be sent, leases, settings.
+//! Decisions to disk: tokens, sources, what still has to be sent, leases, settings.
 //!
 //! Must not know: HTTP, the event log, the lake, what is sent to whom.
 //!
-//! Entry points: [`Store::open`], [`Store::look`]; [`Store`] implements [`kiro_ports::Tokens`], [`kiro_ports::Outbox`] and
-//! [`kiro_ports::Anchors`].
+//! Entry points: [`Store::open`], [`Store::look`]; [`Store`] implements [`kiro_ports::Tokens`], [`kiro_ports::Outbox`],
+//! [`kiro_ports::Anchors`] and [`kiro_ports::SourceStore`].
 //!
 //! ```text
 //! Store::open ── migrations ──► SQLite file (one process) | PostgreSQL (several)
@@ -11,6 +11,7 @@
 //!    ├── Outbox   waiting ── due ──► waiting, later ── done | failed ──► done | dead
 //!    ├── leases   one holder at a time, counted by epochs
 //!    ├── anchors  the last row of the audit log, by partition
+//!    ├── sources  who may send webhooks, files of their secrets, what came of each
 //!    └── settings
 //! ```
 
@@ -20,6 +21,7 @@ mod leases;
 mod outbox;
 mod schema;
 mod scram;
+mod sources;
 mod store;
 mod tokens;
 

@@ -77,7 +77,7 @@ impl Store {
                 .map(|done| done.rows_affected())
         })
         .map_err(Error::query("create a token"))?;
-        if made == 0 { Err(Error::Taken { name: token.name }) } else { Ok(Secret::new(text)) }
+        if made == 0 { Err(Error::Taken { what: "token", name: token.name }) } else { Ok(Secret::new(text)) }
     }
 
     async fn verify_token(&self, token: &Secret, now: Micros) -> Result<Option<Principal>> {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use kiro_ports::{Anchors, NewDelivery, NewToken, Outbox, Role, Tokens};
+use kiro_ports::{Anchors, NewDelivery, NewToken, Outbox, Role, SourceCounts, SourceStore, StoredSource, Tokens};
 use kiro_schemas::{FaultKind, Micros, Secret, Tenant, TopicPartition};
 use kiro_store::{MAX_ATTEMPTS, Store, StoreConfig};
 
@@ -34,6 +34,7 @@ async fn conforms(store: &Store) {
     outbox_conforms(store).await;
     leases_conform(store).await;
     anchors_conform(store).await;
+    sources_conform(store).await;
     one_of_many_takes(std::slice::from_ref(store)).await;
     assert_eq!(store.setting("a").await.expect("read"), None);
     store.set_setting("a", "1", NOW).await.expect("written");
@@ -74,6 +75,57 @@ async fn tokens_conform(store: &Store) {
     assert!(store.revoke(&ours, "ci").await.expect("asked"));
     assert!(!store.revoke(&ours, "ci").await.expect("asked"));
     assert!(store.verify(&text, NOW).await.expect("asked").is_none(), "revoked");
+}
+
+fn source(name: &str, tenant: &str) -> StoredSource {
+    StoredSource {
+        name: name.to_owned(),
+        platform: "github".to_owned(),
+        tenant: Tenant::new(tenant),
+        secret_file: "a.secret".to_owned(),
+        previous_secret_file: None,
+        token_file: Some("/run/token".to_owned()),
+        api: None,
+        added_at: NOW,
+    }
+}
+
+async fn sources_conform(store: &Store) {
+    let (ours, theirs) = (Tenant::default(), Tenant::new("others"));
+    for name in ["shop", "desk"] {
+        SourceStore::add(store, source(name, "default")).await.expect("added");
+    }
+    let taken = SourceStore::add(store, source("shop", "others")).await.expect_err("taken");
+    assert_eq!((taken.kind, taken.to_string().as_str()), (FaultKind::Conflict, "a source named \"shop\" is there already"));
+    for name in ["", "A", "a/b", "../x", "a b", "x'; --", &"x".repeat(64)] {
+        let refused = SourceStore::add(store, source(name, "default")).await.expect_err("a bad name");
+        assert_eq!(refused.kind, FaultKind::Invalid, "{name}");
+    }
+    assert_eq!(store.sources().await.expect("listed"), [source("desk", "default"), source("shop", "default")]);
+    assert!(store.rotate(&source("shop", "default"), "b.secret").await.expect("asked"));
+    assert!(!store.rotate(&source("shop", "default"), "c.secret").await.expect("asked"), "another was faster");
+    assert!(!store.rotate(&source("nobody", "default"), "c.secret").await.expect("asked"));
+    let rotated =
+        StoredSource { secret_file: "b.secret".to_owned(), previous_secret_file: Some("a.secret".to_owned()), ..source("shop", "default") };
+    let counts = |taken, taken_at: i64, event: &str| SourceCounts {
+        taken,
+        known: 2,
+        taken_at: Micros(taken_at),
+        last_event: event.to_owned(),
+        refused_at: Micros(5),
+        last_refusal: "no".to_owned(),
+        ..SourceCounts::default()
+    };
+    for (taken, at, event) in [(3, 50, "push"), (4, 40, "status")] {
+        store.count("shop", &counts(taken, at, event)).await.expect("counted");
+    }
+    let known = store.counts().await.expect("read");
+    assert_eq!(known, [("shop".to_owned(), SourceCounts { known: 4, ..counts(7, 50, "push") })], "sums, and the words of the later moment");
+    assert_eq!(SourceStore::remove(store, &theirs, "shop").await.expect("asked"), None, "not theirs");
+    assert_eq!(SourceStore::remove(store, &ours, "shop").await.expect("asked"), Some(rotated));
+    assert_eq!(SourceStore::remove(store, &ours, "shop").await.expect("asked"), None);
+    assert!(store.counts().await.expect("read").is_empty(), "forgotten with it");
+    SourceStore::remove(store, &ours, "desk").await.expect("asked").expect("there");
 }
 
 async fn put(store: &Store, key: &str, now: Micros) {

@@ -16,6 +16,7 @@ mod fold;
 mod log;
 mod normalise;
 mod service;
+mod sources;
 mod sql;
 mod store;
 mod table;
@@ -32,6 +33,9 @@ pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
 pub use service::{
     Assessor, Audit, AuditEntry, ByteStream, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, Reports,
     RiskRequest, bearer,
+};
+pub use sources::{
+    AddedSource, ExplainRequest, NewSource, ReplayRequest, SourceCounts, SourceInfo, SourceStore, Sources, StoredSource, Taken,
 };
 pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
 pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};

@@ -12,15 +12,15 @@ use kiro_schemas::risk::RiskAssessment;
 use kiro_schemas::{Micros, Secret, Tenant};
 use serde::{Deserialize, Serialize};
 
-use crate::{Headers, PortError, Principal};
+use crate::{Headers, PortError, Principal, Taken};
 
 /// Takes events and webhooks in: checks them, then appends them. They are durable when this returns.
 #[async_trait]
 pub trait Intake: Send + Sync + std::fmt::Debug {
     /// An event post: CloudEvents in any HTTP mode, or native JSON lines. How many events it held.
     async fn post(&self, tenant: &Tenant, headers: &Headers, body: Bytes) -> Result<usize, PortError>;
-    /// A webhook of a platform; verifies its signature. How many records were appended.
-    async fn webhook(&self, platform: &str, headers: &Headers, body: Bytes) -> Result<usize, PortError>;
+    /// A webhook of a source, by the name in its address; verifies its signature.
+    async fn webhook(&self, source: &str, headers: &Headers, body: Bytes) -> Result<Taken, PortError>;
 }
 
 /// What is to be assessed.

@@ -36,6 +36,8 @@ pub struct EmbeddedOptions {
     pub retention_bytes: Option<u64>,
     /// Records older than this are deleted, a whole segment at a time; `None` keeps all.
     pub retention_age: Option<Duration>,
+    /// The same of single topics.
+    pub ages: BTreeMap<String, Duration>,
     /// A segment takes no further record beyond these bytes.
     pub segment_bytes: u64,
     /// A segment takes no further record when its first is older than this; `None` for no such limit.
@@ -50,6 +52,7 @@ impl Default for EmbeddedOptions {
         Self {
             retention_bytes: Some(8 << 30),
             retention_age: Some(Duration::from_hours(168)),
+            ages: BTreeMap::new(),
             segment_bytes: 64 << 20,
             segment_age: Some(Duration::from_hours(12)),
             max_record_bytes: 32 << 20,

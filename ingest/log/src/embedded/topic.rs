@@ -186,7 +186,8 @@ impl Topic {
             let [oldest, _newer, ..] = segments.as_slice() else { break };
             let bytes: i64 = segments.iter().map(|segment| segment.facts().bytes).sum();
             let large = options.retention_bytes.is_some_and(|limit| bytes > micros_or_bytes(limit));
-            let old = options.retention_age.is_some_and(|age| oldest.facts().newest.plus(micros_or_bytes(age.as_micros())) <= now);
+            let age = options.ages.get(&*self.name).copied().or(options.retention_age);
+            let old = age.is_some_and(|age| oldest.facts().newest.plus(micros_or_bytes(age.as_micros())) <= now);
             if !large && !old {
                 break;
             }

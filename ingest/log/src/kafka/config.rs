@@ -1,5 +1,6 @@
 //! The settings of the Kafka client.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ const CONSUMER: &[(&str, &str)] =
 const CLASSIC_GROUP: &[(&str, &str)] =
     &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1500")];
 
+/// The most that a record of a raw topic may have: deliveries of webhooks are as large as 25 MB.
+pub(super) const RAW_RECORD_BYTES: usize = 32 << 20;
+
 /// Which cluster, and how to talk to it.
 #[derive(Clone)]
 pub struct KafkaConfig {
@@ -21,6 +25,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Further properties of librdkafka, such as `security.protocol`; they may hold secrets, so they are never printed.
     pub properties: Vec<(String, String)>,
+    /// Topics of raw deliveries, whose records may be large, and how long records are kept there when the topic is created.
+    pub raw: BTreeMap<String, Duration>,
     /// Replicas of a topic that is created; -1 for what the brokers prefer.
     pub replication: i32,
     /// An append that is not acknowledged by then has failed.
@@ -36,17 +42,18 @@ impl KafkaConfig {
         let seconds = Duration::from_secs;
         // Who posts hears of an outage before it gives up: GitHub does after 10 s.
         let (append_timeout, request_timeout) = (seconds(5), seconds(10));
-        Self { brokers: brokers.into(), properties: Vec::new(), replication: -1, append_timeout, request_timeout }
+        Self { brokers: brokers.into(), properties: Vec::new(), raw: BTreeMap::new(), replication: -1, append_timeout, request_timeout }
     }
 
-    /// The bytes of key, value and headers that the client takes of a record at most.
+    /// The bytes of key, value and headers that are taken of a record of a topic at most.
     ///
     /// # Source
     /// librdkafka's CONFIGURATION.md: `message.max.bytes`, 1,000,000 unless it is given.
     #[must_use]
-    pub fn max_record_bytes(&self) -> usize {
+    pub fn max_record_bytes(&self, topic: &str) -> usize {
         let given = self.properties.iter().find(|(name, _)| name == "message.max.bytes");
-        given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000)
+        let usual = given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000);
+        if self.raw.contains_key(topic) { usual.max(RAW_RECORD_BYTES) } else { usual }
     }
 
     fn base(&self) -> ClientConfig {
@@ -69,6 +76,10 @@ impl KafkaConfig {
             // Told before the append is given up: a topic that is not there is no outage.
             .set("topic.metadata.propagation.max.ms", (self.append_timeout.as_millis() * 3 / 5).to_string())
             .set("message.timeout.ms", self.append_timeout.as_millis().to_string());
+        if let Some((topic, _)) = self.raw.first_key_value() {
+            // Records of other topics are measured before they come to the client. Head and frame of a request are beside it.
+            config.set("message.max.bytes", (self.max_record_bytes(topic) + (64 << 10)).to_string());
+        }
         let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
         if !given("linger.ms") && !given("queue.buffering.max.ms") {
             config.set("linger.ms", "2");
@@ -127,5 +138,17 @@ mod tests {
         assert_eq!(config.consumer("g").get("session.timeout.ms"), Some("9000"));
         assert_eq!(config.producer().get("acks"), Some("all"));
         assert_eq!(config.producer().get("client.id"), Some("mine"));
+        assert_eq!(config.producer().get("message.max.bytes"), None);
+    }
+
+    #[test]
+    fn records_of_raw_topics_alone_may_be_large() {
+        let mut config = KafkaConfig::new("a:1");
+        config.raw.insert("hooks".to_owned(), std::time::Duration::from_secs(60));
+        assert_eq!((config.max_record_bytes("events"), config.max_record_bytes("hooks")), (1_000_000, super::RAW_RECORD_BYTES));
+        let set: usize = config.producer().get("message.max.bytes").and_then(|text| text.parse().ok()).expect("a number");
+        assert!(set > super::RAW_RECORD_BYTES);
+        config.properties.push(("message.max.bytes".to_owned(), "50000000".to_owned()));
+        assert_eq!((config.max_record_bytes("events"), config.max_record_bytes("hooks")), (50_000_000, 50_000_000));
     }
 }

@@ -29,8 +29,10 @@ use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducerContext};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 pub use self::config::KafkaConfig;
+use self::config::RAW_RECORD_BYTES;
 use self::health::{ClientHealth, Health};
 use self::owned::Owned;
+use crate::codec;
 use crate::error::{Error, Result};
 
 /// How often brokers that do not answer are asked, and how long an append waits for room in the producer's queue each time.
@@ -93,6 +95,12 @@ impl KafkaLog {
     }
 
     async fn produce(&self, records: &[NewRecord]) -> Result<Vec<Position>> {
+        for record in records {
+            let (size, limit) = (codec::size(record), self.config.max_record_bytes(&record.topic));
+            if size > limit {
+                return Err(Error::TooLarge { topic: record.topic.clone(), size, limit });
+            }
+        }
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             let delivery = self.enqueue(record).await?;
@@ -180,7 +188,12 @@ fn partitions<C: rdkafka::ClientContext>(client: &Client<C>, topic: &str, timeou
 impl EventLog for KafkaLog {
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<(), PortError> {
         let timeout = self.config.request_timeout;
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(self.config.replication));
+        let (age, most) = (self.config.raw.get(topic).map(|age| age.as_millis().to_string()), (RAW_RECORD_BYTES + (1 << 20)).to_string());
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(self.config.replication));
+        if let Some(age) = &age {
+            // The broker measures a batch with its head.
+            new = new.set("retention.ms", age).set("max.message.bytes", &most);
+        }
         let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
         let answers = self.admin.create_topics([&new], &options).await;
         let answers = answers.map_err(|error| PortError::of(Error::kafka("create", topic, error)))?;

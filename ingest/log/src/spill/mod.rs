@@ -16,6 +16,7 @@ mod queue;
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,12 +34,14 @@ use crate::error::{Error, Result};
 use crate::{codec, folder};
 
 /// How records are spilled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SpillOptions {
     /// Files have at most so many bytes together; an append beyond it is refused.
     pub limit_bytes: u64,
     /// A record with more bytes of key, value and headers is refused, since the log would refuse it later.
     pub max_record_bytes: usize,
+    /// The same of topics whose records may be larger.
+    pub larger: BTreeMap<String, usize>,
     /// An append that the log has not taken by then is spilled. What is spilled is tried four times as often.
     pub patience: Duration,
 }
@@ -46,7 +49,7 @@ pub struct SpillOptions {
 impl Default for SpillOptions {
     /// 1 GiB, records of what Kafka takes, two seconds.
     fn default() -> Self {
-        Self { limit_bytes: 1 << 30, max_record_bytes: 1_000_000, patience: Duration::from_secs(2) }
+        Self { limit_bytes: 1 << 30, max_record_bytes: 1_000_000, larger: BTreeMap::new(), patience: Duration::from_secs(2) }
     }
 }
 
@@ -202,7 +205,8 @@ impl SpillLog {
 
     async fn spill(&self, records: Vec<NewRecord>, ticket: Ticket) -> Result<()> {
         for record in &records {
-            let (size, limit) = (codec::size(record), self.options.max_record_bytes);
+            let limit = self.options.larger.get(&record.topic).copied().unwrap_or(self.options.max_record_bytes);
+            let size = codec::size(record);
             if size > limit {
                 return Err(Error::TooLarge { topic: record.topic.clone(), size, limit });
             }

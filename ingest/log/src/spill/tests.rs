@@ -127,7 +127,7 @@ fn patiently<T>(open: impl Fn() -> Result<T, Error>) -> T {
 }
 
 fn open(folder: &Path, behind: &Arc<Behind>, options: SpillOptions) -> SpillLog {
-    patiently(|| SpillLog::open(&folder.join("spill"), Arc::clone(behind) as _, Arc::new(SystemClock), options))
+    patiently(|| SpillLog::open(&folder.join("spill"), Arc::clone(behind) as _, Arc::new(SystemClock), options.clone()))
 }
 
 fn quick() -> SpillOptions {

@@ -1,0 +1,209 @@
+//! The sources whose webhooks are taken: those of `kirolinter.yaml`, and those of the control store, which come and go while
+//! everything runs. Every door looks at both again every two seconds, files of secrets included.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use kiro_integrations::{Platform, Refusal};
+use kiro_ports::{Headers, PortError, SourceCounts, SourceStore as _, StoredSource};
+use kiro_schemas::{Micros, Secret, Tenant};
+use kiro_store::Store;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::base::Base;
+use crate::config::Config;
+use crate::error::Error;
+
+mod desk;
+mod explain;
+mod replay;
+pub(crate) mod secrets;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use desk::SourceDesk;
+pub(crate) use replay::Raw;
+pub(crate) use seen::{Key, Seen};
+
+/// How often sources are looked at, and what was counted is written down.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// A source, its secrets and whose its events are.
+#[derive(Debug, Clone)]
+pub(crate) struct Hook {
+    pub(crate) name: String,
+    pub(crate) platform: &'static Platform,
+    pub(crate) tenant: Tenant,
+    /// Those that are live, the newest first.
+    pub(crate) secrets: Vec<Secret>,
+    /// Of the control store; `None` is `kirolinter.yaml`.
+    pub(crate) stored: Option<StoredSource>,
+    /// What is wrong with its files, in sentences.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Hook {
+    /// Reads the secrets of a source. A file that cannot be read leaves those that were live before.
+    fn read(name: &str, platform: &'static Platform, tenant: Tenant, files: &[PathBuf], before: Option<&Self>) -> Self {
+        let mut hook = Self { name: name.to_owned(), platform, tenant, secrets: Vec::new(), stored: None, problems: Vec::new() };
+        for file in files {
+            match secrets::read(file) {
+                Ok(secret) => hook.secrets.push(secret),
+                Err(reason) => hook.problems.push(reason),
+            }
+        }
+        if let Some(before) = before.filter(|_| !hook.problems.is_empty()) {
+            hook.secrets.clone_from(&before.secrets);
+        }
+        hook
+    }
+
+    /// Verifies the raw bytes of a delivery.
+    ///
+    /// # Errors
+    /// Why it is not accepted; that no secret can be read is for now, and not the sender's fault.
+    pub(crate) fn verify(&self, headers: &Headers, body: &[u8], now: Micros) -> Result<(), Error> {
+        match self.platform.verify(&self.secrets, headers, body, now) {
+            Ok(()) => Ok(()),
+            Err(Refusal::NoSecret) => Err(Error::NoSecret { source_name: self.name.clone() }),
+            Err(refusal) => Err(Error::Signature(refusal.to_string())),
+        }
+    }
+}
+
+type Hooks = BTreeMap<String, Arc<Hook>>;
+
+/// The sources as this process knows them; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Book(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    store: Store,
+    hooks: RwLock<Arc<Hooks>>,
+    /// What came and is not written down yet.
+    tallies: Mutex<BTreeMap<String, SourceCounts>>,
+}
+
+impl Book {
+    /// Reads all sources. A secret of `kirolinter.yaml` that cannot be read is an error of the start.
+    pub(crate) async fn open(base: &Base) -> anyhow::Result<Self> {
+        for (name, source) in &base.config.raw.sources {
+            let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
+            for file in files {
+                secrets::read(file).map_err(|reason| anyhow::anyhow!("sources.{name}: {reason}"))?;
+            }
+        }
+        let (config, store) = (Arc::clone(&base.config), base.store.clone());
+        let book = Self(Arc::new(Inner { config, store, hooks: RwLock::default(), tallies: Mutex::default() }));
+        book.refresh().await?;
+        Ok(book)
+    }
+
+    /// All sources, by name.
+    pub(crate) fn hooks(&self) -> Arc<Hooks> {
+        Arc::clone(&self.0.hooks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A source by its name.
+    pub(crate) fn hook(&self, name: &str) -> Option<Arc<Hook>> {
+        self.hooks().get(name).cloned()
+    }
+
+    /// Looks at all sources again.
+    pub(crate) async fn refresh(&self) -> Result<(), PortError> {
+        let stored = self.0.store.sources().await?;
+        let book = self.clone();
+        let read = tokio::task::spawn_blocking(move || book.read(stored));
+        if let Ok(hooks) = read.await {
+            *self.0.hooks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+        }
+        Ok(())
+    }
+
+    fn read(&self, stored: Vec<StoredSource>) -> Hooks {
+        let (config, before) = (&self.0.config, self.hooks());
+        let mut hooks = Hooks::new();
+        for (name, source) in &config.raw.sources {
+            let Some(platform) = kiro_integrations::platform(name) else { continue };
+            let files: Vec<PathBuf> = std::iter::once(&source.secret_file).chain(&source.previous_secret_file).cloned().collect();
+            let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
+            let hook = Hook::read(name, platform, tenant, &files, before.get(name).map(AsRef::as_ref));
+            hooks.insert(name.clone(), Arc::new(hook));
+        }
+        for source in stored {
+            let Some(platform) = kiro_integrations::platform(&source.platform) else {
+                warn!(source = source.name, platform = source.platform, "the control store has a source of an unknown platform");
+                continue;
+            };
+            if let Some(hook) = hooks.get_mut(&source.name) {
+                Arc::make_mut(hook).problems.push("the control store has a source of this name, which is not used".to_owned());
+                continue;
+            }
+            let files = self.secret_files(&source);
+            let is_same = |before: &&Arc<Hook>| before.stored.as_ref().is_some_and(|known| known.secret_file == source.secret_file);
+            let before = before.get(&source.name).filter(is_same).map(AsRef::as_ref);
+            let mut hook = Hook::read(&source.name, platform, source.tenant.clone(), &files, before);
+            if let Some(reason) = source.token_file.as_deref().and_then(|file| secrets::read(Path::new(file)).err()) {
+                hook.problems.push(format!("token: {reason}"));
+            }
+            hooks.insert(source.name.clone(), Arc::new(Hook { stored: Some(source), ..hook }));
+        }
+        hooks
+    }
+
+    /// The files of the secrets of a source that are live.
+    fn secret_files(&self, source: &StoredSource) -> Vec<PathBuf> {
+        let dir = self.0.config.secrets_dir();
+        std::iter::once(&source.secret_file).chain(&source.previous_secret_file).map(|file| dir.join(file)).collect()
+    }
+
+    /// Counts what came from a source.
+    pub(crate) fn tally(&self, name: &str, count: impl FnOnce(&mut SourceCounts)) {
+        let mut tallies = self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        count(tallies.entry(name.to_owned()).or_default());
+    }
+
+    /// What was counted, by all doors.
+    pub(crate) async fn counts(&self) -> Result<BTreeMap<String, SourceCounts>, PortError> {
+        self.flush().await?;
+        Ok(self.0.store.counts().await?.into_iter().collect())
+    }
+
+    /// Writes down what was counted; what cannot be written is kept.
+    async fn flush(&self) -> Result<(), PortError> {
+        let tallies = std::mem::take(&mut *self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner));
+        let (hooks, mut failed) = (self.hooks(), None);
+        for (name, counts) in tallies.into_iter().filter(|(name, _)| hooks.contains_key(name)) {
+            if let Err(error) = self.0.store.count(&name, &counts).await {
+                self.tally(&name, |newer| newer.add_earlier(counts));
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Looks and writes down until cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        loop {
+            let ended = tokio::select! {
+                () = stop.cancelled() => true,
+                () = tokio::time::sleep(EVERY) => false,
+            };
+            if let Err(error) = self.flush().await {
+                warn!(%error, "it cannot be written down what came from sources");
+            }
+            if ended {
+                return;
+            }
+            if let Err(error) = self.refresh().await {
+                warn!(%error, "it cannot be seen whether there are other sources");
+            }
+        }
+    }
+}
