@@ -10,7 +10,7 @@ use kiro_integrations::communication::webhook::{self, SigningKey};
 use kiro_integrations::{platform, platforms};
 use kiro_models::{AssessRequest, RiskModel};
 use kiro_orchestration::{Condition, GateFile};
-use kiro_ports::{FeatureRow, GateRequest, Headers, NewImport, Normaliser, RiskRequest};
+use kiro_ports::{ExplainRequest, FeatureRow, GateRequest, Headers, NewImport, NewSource, Normaliser, ReplayRequest, RiskRequest};
 use kiro_schemas::report::{ReportCounts, ReportScope};
 use kiro_schemas::{Event, Micros, OffsetVector, Problem, Secret, Value};
 use serde::{Serialize, de::DeserializeOwned};
@@ -266,11 +266,15 @@ fn assert_body<T: DeserializeOwned + Serialize>(body: &[u8]) {
     }
 }
 
-/// The body of a question about risk or a gate, or of a new import.
+/// The body of a question about risk or a gate, of a new import, of what is asked of sources.
 pub fn request_body(data: &[u8]) {
     assert_body::<RiskRequest>(data);
     assert_body::<GateRequest>(data);
     assert_body::<NewImport>(data);
+    // These are read and never written.
+    drop(serde_json::from_slice::<NewSource>(data));
+    drop(serde_json::from_slice::<ExplainRequest>(data));
+    drop(serde_json::from_slice::<ReplayRequest>(data));
 }
 
 /// Reads a report in pieces of a size: what was found, and the first events.

@@ -28,4 +28,5 @@ mod tokens;
 pub use error::{Error, Result};
 pub use leases::Lease;
 pub use outbox::{DeadDelivery, MAX_ATTEMPTS, Stuck};
+pub use sources::check_source_name;
 pub use store::{Store, StoreConfig};

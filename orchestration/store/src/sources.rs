@@ -102,7 +102,7 @@ impl SourceStore for Store {
 
 impl Store {
     async fn add_source(&self, source: StoredSource) -> Result<()> {
-        check(&source.name)?;
+        check_source_name(&source.name)?;
         let sql = "INSERT INTO sources (name, platform, tenant, secret_file, previous_secret_file, token_file, api, added_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING";
         let made = with_pool!(&self.pool, db => {
@@ -149,8 +149,11 @@ fn source((name, platform, tenant, secret_file, previous_secret_file, token_file
     }
 }
 
-/// A name stands in addresses and in the names of files.
-fn check(name: &str) -> Result<()> {
+/// Checks the name of a source, which stands in addresses and in the names of files.
+///
+/// # Errors
+/// [`Error::Invalid`] says what is allowed.
+pub fn check_source_name(name: &str) -> Result<()> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
     if (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());

@@ -109,6 +109,7 @@ impl SourceDesk {
             return Err(invalid(format!("{:?} is no platform that is known; known: {}", new.platform, known.join(", "))));
         };
         let name = new.name.unwrap_or_else(|| platform.name.to_owned());
+        kiro_store::check_source_name(&name).map_err(PortError::of)?;
         let is_anothers = kiro_integrations::platform(&name).is_some_and(|other| other.name != platform.name);
         if is_anothers || RESERVED.contains(&name.as_str()) {
             return Err(invalid(format!("a source of {} cannot be named {name:?}", platform.name)));
