@@ -52,6 +52,13 @@ tables nowhere
 events send nowhere.ndjson
 events send broken.ndjson
 import runs.csv --mapping nowhere.yaml
+sources list
+sources add jenkins
+sources test nobody
+sources remove nobody
+sources replay github --since yesterday
+sources explain nowhere
+sources explain 4
 token create x --role king
 token revoke nobody
 status --token kiro_wrong

@@ -323,8 +323,10 @@ fn large_deliveries_are_read() -> Result<()> {
         server.send("nothing.ndjson", "application/x-ndjson", "")?;
         let rows = server.rows("SELECT run_id FROM pipeline_runs")?;
         ensure!(rows.len() == 1, "{test}: {rows:?} {:?}", server.rows("SELECT reason FROM dead_letters")?);
-        let over = deliver(server.http, "github", "too large", SECRET, &"x".repeat(26 << 20)).map(|reply| reply.status);
-        ensure!(over.as_ref().map_or(true, |status| *status == 413), "{over:?}");
+        // The door may close before all of it is sent.
+        if let Ok(over) = deliver(server.http, "github", "too large", SECRET, &"x".repeat(26 << 20)) {
+            ensure!(over.status == 413, "{over:?}");
+        }
         let native = "x".repeat(2 << 20);
         let event = http::must(server.http, "POST /api/v1/events", &[("content-type", "application/json")], native.as_bytes())?;
         ensure!(event.status == 422 || event.status == 413, "{event:?}");

@@ -55,50 +55,11 @@ impl SourceDesk {
         stored.ok_or_else(|| refused(FaultKind::Conflict, format!("the source {name:?} is in kirolinter.yaml: change it there")))
     }
 
-    fn info(&self, hook: &Hook, counts: &SourceCounts, lag: u64) -> SourceInfo {
-        SourceInfo {
-            name: hook.name.clone(),
-            platform: hook.platform.name.to_owned(),
-            tenant: hook.tenant.clone(),
-            configured_in: if hook.stored.is_some() { "control store" } else { "kirolinter.yaml" },
-            path: format!("/webhooks/{}", hook.name),
-            added_at: hook.stored.as_ref().map(|stored| stored.added_at),
-            last_delivery_at: once(counts.taken_at),
-            last_event: once(counts.taken_at).map(|_| counts.last_event.clone()).filter(|event| !event.is_empty()),
-            lag_records: lag,
-            deliveries: counts.taken,
-            unread: counts.unread,
-            known: counts.known,
-            refused: counts.refused,
-            last_refused_at: once(counts.refused_at),
-            problems: problems(hook, counts),
-        }
-    }
-
     /// Raw deliveries that cannot be queried yet.
     fn lag(&self) -> u64 {
         let status = self.engine.status();
         let lags = status.partitions.iter().filter(|partition| *partition.at.topic == *self.raw.topic).map(|partition| partition.lag);
         u64::try_from(lags.sum::<i64>()).unwrap_or(0)
-    }
-
-    /// What a caller may name of the server's files: only who runs the installation may.
-    fn file(&self, who: &Principal, what: &str, file: Option<String>) -> Result<Option<String>, PortError> {
-        let Some(file) = file else { return Ok(None) };
-        if !runs_all(who) {
-            return Err(refused(
-                FaultKind::Forbidden,
-                format!("{what} names a file of the server: it needs a token of the tenant `default`"),
-            ));
-        }
-        if !Path::new(&file).is_absolute() {
-            return Err(refused(
-                FaultKind::Invalid,
-                format!("{what} must be an absolute path of the server, such as /etc/kirolinter/token"),
-            ));
-        }
-        secrets::read(Path::new(&file)).map_err(|reason| refused(FaultKind::Invalid, format!("{what}: {reason}")))?;
-        Ok(Some(file))
     }
 
     /// What a new source will be, all but its secret.
@@ -128,14 +89,14 @@ impl SourceDesk {
         if let Some(api) = new.api.as_ref().filter(|text| !is_web(text)) {
             return Err(invalid(format!("{api:?} is no address of an API: http or https is expected")));
         }
-        let given = self.file(who, "the secret's file", new.secret_file)?;
+        let given = file(who, "the secret's file", new.secret_file)?;
         let stored = StoredSource {
             name,
             platform: platform.name.to_owned(),
             tenant,
             secret_file: given.clone().unwrap_or_default(),
             previous_secret_file: None,
-            token_file: self.file(who, "the token's file", new.token_file)?,
+            token_file: file(who, "the token's file", new.token_file)?,
             api: new.api,
             added_at: self.raw.clock.now(),
         };
@@ -159,8 +120,41 @@ impl SourceDesk {
         self.book.refresh().await?;
         let hook = self.find(who, name)?;
         let counts = self.book.counts().await?.remove(name).unwrap_or_default();
-        Ok(AddedSource { source: self.info(&hook, &counts, self.lag()), secret })
+        Ok(AddedSource { source: info(&hook, &counts, self.lag()), secret })
     }
+}
+
+fn info(hook: &Hook, counts: &SourceCounts, lag: u64) -> SourceInfo {
+    SourceInfo {
+        name: hook.name.clone(),
+        platform: hook.platform.name.to_owned(),
+        tenant: hook.tenant.clone(),
+        configured_in: if hook.stored.is_some() { "control store" } else { "kirolinter.yaml" },
+        path: format!("/webhooks/{}", hook.name),
+        added_at: hook.stored.as_ref().map(|stored| stored.added_at),
+        last_delivery_at: once(counts.taken_at),
+        last_event: once(counts.taken_at).map(|_| counts.last_event.clone()).filter(|event| !event.is_empty()),
+        lag_records: lag,
+        deliveries: counts.taken,
+        unread: counts.unread,
+        known: counts.known,
+        refused: counts.refused,
+        last_refused_at: once(counts.refused_at),
+        problems: problems(hook, counts),
+    }
+}
+
+/// What a caller may name of the server's files: only who runs the installation may.
+fn file(who: &Principal, what: &str, file: Option<String>) -> Result<Option<String>, PortError> {
+    let Some(file) = file else { return Ok(None) };
+    if !runs_all(who) {
+        return Err(refused(FaultKind::Forbidden, format!("{what} names a file of the server: it needs a token of the tenant `default`")));
+    }
+    if !Path::new(&file).is_absolute() {
+        return Err(refused(FaultKind::Invalid, format!("{what} must be an absolute path of the server, such as /etc/kirolinter/token")));
+    }
+    secrets::read(Path::new(&file)).map_err(|reason| refused(FaultKind::Invalid, format!("{what}: {reason}")))?;
+    Ok(Some(file))
 }
 
 /// What has to be looked after.
@@ -206,7 +200,7 @@ impl Sources for SourceDesk {
         self.book.refresh().await?;
         let (counts, lag, hooks, none) = (self.book.counts().await?, self.lag(), self.book.hooks(), SourceCounts::default());
         let visible = hooks.values().filter(|hook| runs_all(who) || hook.tenant == who.tenant);
-        Ok(visible.map(|hook| self.info(hook, counts.get(&hook.name).unwrap_or(&none), lag)).collect())
+        Ok(visible.map(|hook| info(hook, counts.get(&hook.name).unwrap_or(&none), lag)).collect())
     }
 
     async fn add(&self, who: &Principal, source: NewSource) -> Result<AddedSource, PortError> {

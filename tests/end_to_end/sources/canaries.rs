@@ -1,5 +1,6 @@
 //! Secrets of every kind, put wherever one may stand: none of them is in a log, a table, a metric or a dead letter afterwards.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -196,42 +197,35 @@ fn told_by_sql(server: &Server) -> Result<Vec<String>> {
     Ok(found)
 }
 
-#[test]
-fn no_secret_is_told_anywhere() -> Result<()> {
-    let folder = directory("canaries_files")?;
-    let mut files = Files { folder: &folder, cage: Cage::default() };
-    start_in_vain(&folder, &mut files.cage)?;
-    let mut yaml = format!("{OPEN}sources:\n");
-    let mut secrets = Vec::new();
+/// A server with a secret of each platform, and with targets that cannot be reached; what it logs is as much as it can.
+fn started(files: &mut Files<'_>) -> Result<(Server, Vec<(&'static str, String)>)> {
+    let (mut yaml, mut secrets) = (format!("{OPEN}sources:\n"), Vec::new());
     for platform in ["github", "gitlab", "gitea", "pagerduty", "opsgenie", "alertmanager", "devlake"] {
         let (secret, file) = files.secret(&format!("{platform}.secret"))?;
         let (_, previous) = files.secret(&format!("{platform}.previous"))?;
-        yaml.push_str(&format!("  {platform}: {{secret_file: {file}, previous_secret_file: {previous}}}\n"));
+        writeln!(yaml, "  {platform}: {{secret_file: {file}, previous_secret_file: {previous}}}")?;
         secrets.push((platform, secret));
     }
     let ((_, hook), (_, token)) = (files.secret("target.secret")?, files.secret("target.token")?);
-    let closed = free_port()?;
-    yaml.push_str(&format!(
-        "gates_file: {0}/gates.yaml\nnetwork: {{allow: [\"127.0.0.1:{closed}\"]}}\ntargets:\n  \
-         hook: {{kind: webhook, url: \"http://127.0.0.1:{closed}/hook?token={1}\", secret_file: {hook}}}\n  \
-         run: {{kind: github, api: \"http://127.0.0.1:{closed}\", repository: o/r, workflow: ci.yml, reference: main, token_file: {token}}}\n",
-        folder.display(),
-        files.cage.canary("target-url")
-    ));
+    let (closed, folder, query) = (free_port()?, files.folder.display(), files.cage.canary("target-url"));
+    write!(
+        yaml,
+        "gates_file: {folder}/gates.yaml\nnetwork: {{allow: [\"127.0.0.1:{closed}\"]}}\ntargets:\n  \
+         hook: {{kind: webhook, url: \"http://127.0.0.1:{closed}/hook?token={query}\", secret_file: {hook}}}\n  \
+         run: {{kind: github, api: \"http://127.0.0.1:{closed}\", repository: o/r, workflow: ci.yml, reference: main, token_file: {token}}}\n"
+    )?;
     let gates = "version: 1\ngates:\n  - name: always\n    type: pre-deploy\n    on_decision: [{target: hook, when: always}, {target: run, when: always}]\n    \
                  criteria: [{name: one, sql: \"SELECT 1 AS value\", pass: [\"= 1\"]}]\n";
-    std::fs::write(folder.join("gates.yaml"), gates)?;
-    let mut server = Server::prepare("canaries", &yaml)?;
-    let mut env = Command::new("env");
-    server.spawn_by({
-        env.arg("KIROLINTER_LOG=debug");
-        env
-    })?;
+    std::fs::write(files.folder.join("gates.yaml"), gates)?;
+    let (mut server, mut loud) = (Server::prepare("canaries", &yaml)?, Command::new("env"));
+    loud.arg("KIROLINTER_LOG=debug");
+    server.spawn_by(loud)?;
     server.ready(30)?;
+    Ok((server, secrets))
+}
 
-    deliver_all(&server, &mut files, &secrets)?;
-    knock(&server, &mut files.cage)?;
-    server.must(&["gate", "--gate", "always"])?;
+/// Sources that are added at run time; what is told of them beside their secrets.
+fn add_sources(server: &Server, files: &mut Files<'_>) -> Result<[String; 2]> {
     let ((_, given), (_, api_token)) = (files.secret("given.secret")?, files.secret("api.token")?);
     for (name, more) in [("made", vec![]), ("given", vec!["--secret-file", given.as_str(), "--token-file", api_token.as_str()])] {
         let added = server.must(&[&["sources", "add", "github", "--name", name][..], &more].concat())?;
@@ -239,8 +233,19 @@ fn no_secret_is_told_anywhere() -> Result<()> {
     }
     files.cage.0.extend(server.must(&["sources", "rotate", "made"])?["secret"].as_str().map(str::to_owned));
     server.must(&["sources", "test", "given"])?;
-    let list = server.must(&["sources", "list"])?.to_string();
-    let explained = server.must(&["sources", "explain", "nothing"])?.to_string();
+    Ok([server.must(&["sources", "list"])?.to_string(), server.must(&["sources", "explain", "nothing"])?.to_string()])
+}
+
+#[test]
+fn no_secret_is_told_anywhere() -> Result<()> {
+    let folder = directory("canaries_files")?;
+    let mut files = Files { folder: &folder, cage: Cage::default() };
+    start_in_vain(&folder, &mut files.cage)?;
+    let (mut server, secrets) = started(&mut files)?;
+    deliver_all(&server, &mut files, &secrets)?;
+    knock(&server, &mut files.cage)?;
+    server.must(&["gate", "--gate", "always"])?;
+    let [list, explained] = add_sources(&server, &mut files)?;
     server.send("nothing.ndjson", "application/x-ndjson", "")?;
     ensure!(!server.rows("SELECT reason FROM dead_letters")?.is_empty(), "there is no dead letter");
 
@@ -255,7 +260,6 @@ fn no_secret_is_told_anywhere() -> Result<()> {
 
     let log = std::fs::read_to_string(server.dir.join("server.log"))?;
     ensure!(log.len() > 5_000, "the server logs nothing");
-    let python = Answer::of(Command::new(kiro_tests::root().join("scripts/python.sh")).output()?)?;
     std::fs::rename(server.data().join("secrets"), folder.join("secrets"))?;
     for canary in &files.cage.0 {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(canary.as_str())).collect();
@@ -263,6 +267,7 @@ fn no_secret_is_told_anywhere() -> Result<()> {
         let found = holds(&server.data(), canary)?;
         ensure!(found.is_empty(), "{canary} is in {found:?}");
     }
+    let python = Answer::of(Command::new(kiro_tests::root().join("scripts/python.sh")).output()?)?;
     let wanted = folder.join("canaries");
     std::fs::write(&wanted, files.cage.0.join("\n"))?;
     let read = Answer::of(Command::new(python.out.trim()).args(["-c", READER]).arg(server.data().join("lake")).arg(&wanted).output()?)?;

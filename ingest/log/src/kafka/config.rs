@@ -16,7 +16,7 @@ const CLASSIC_GROUP: &[(&str, &str)] =
     &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1500")];
 
 /// The most that a record of a raw topic may have: deliveries of webhooks are as large as 25 MB.
-pub(super) const RAW_RECORD_BYTES: usize = 32 << 20;
+const RAW_RECORD_BYTES: usize = 32 << 20;
 
 /// Which cluster, and how to talk to it.
 #[derive(Clone)]
@@ -54,6 +54,14 @@ impl KafkaConfig {
         let given = self.properties.iter().find(|(name, _)| name == "message.max.bytes");
         let usual = given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000);
         if self.raw.contains_key(topic) { usual.max(RAW_RECORD_BYTES) } else { usual }
+    }
+
+    /// How a topic is made, where it is not as the brokers prefer.
+    pub(super) fn topic_settings(&self, topic: &str) -> Vec<(&'static str, String)> {
+        let Some(age) = self.raw.get(topic) else { return Vec::new() };
+        // The broker measures a batch with its head.
+        let most = RAW_RECORD_BYTES + (1 << 20);
+        vec![("retention.ms", age.as_millis().to_string()), ("max.message.bytes", most.to_string())]
     }
 
     fn base(&self) -> ClientConfig {
@@ -148,6 +156,9 @@ mod tests {
         assert_eq!((config.max_record_bytes("events"), config.max_record_bytes("hooks")), (1_000_000, super::RAW_RECORD_BYTES));
         let set: usize = config.producer().get("message.max.bytes").and_then(|text| text.parse().ok()).expect("a number");
         assert!(set > super::RAW_RECORD_BYTES);
+        assert!(config.topic_settings("events").is_empty());
+        let settings = config.topic_settings("hooks");
+        assert_eq!(settings.first(), Some(&("retention.ms", "60000".to_owned())));
         config.properties.push(("message.max.bytes".to_owned(), "50000000".to_owned()));
         assert_eq!((config.max_record_bytes("events"), config.max_record_bytes("hooks")), (50_000_000, 50_000_000));
     }

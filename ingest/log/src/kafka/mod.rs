@@ -29,7 +29,6 @@ use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducerContext};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 pub use self::config::KafkaConfig;
-use self::config::RAW_RECORD_BYTES;
 use self::health::{ClientHealth, Health};
 use self::owned::Owned;
 use crate::codec;
@@ -126,6 +125,23 @@ impl KafkaLog {
         }
     }
 
+    /// Creates a topic unless it is there; why the brokers refuse it, if they do.
+    async fn create(&self, topic: &str, partitions: i32, settings: &[(&str, String)]) -> Result<Option<RDKafkaErrorCode>, PortError> {
+        let timeout = self.config.request_timeout;
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(self.config.replication));
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
+        let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
+        let answers = self.admin.create_topics([&new], &options).await;
+        let answers = answers.map_err(|error| PortError::of(Error::kafka("create", topic, error)))?;
+        for answer in answers {
+            match answer {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => self.health.up(),
+                Err((_, code)) => return Ok(Some(code)),
+            }
+        }
+        Ok(None)
+    }
+
     fn context(&self, assignment: Arc<dyn Assignment>) -> Owned {
         Owned::new(assignment, Arc::clone(&self.health), Arc::clone(&self.clock), self.config.request_timeout)
     }
@@ -187,23 +203,18 @@ fn partitions<C: rdkafka::ClientContext>(client: &Client<C>, topic: &str, timeou
 #[async_trait]
 impl EventLog for KafkaLog {
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<(), PortError> {
-        let timeout = self.config.request_timeout;
-        let (age, most) = (self.config.raw.get(topic).map(|age| age.as_millis().to_string()), (RAW_RECORD_BYTES + (1 << 20)).to_string());
-        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(self.config.replication));
-        if let Some(age) = &age {
-            // The broker measures a batch with its head.
-            new = new.set("retention.ms", age).set("max.message.bytes", &most);
+        let settings = self.config.topic_settings(topic);
+        let mut refusal = self.create(topic, partitions, &settings).await?;
+        if let Some(code @ (RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation)) = refusal
+            && !settings.is_empty()
+        {
+            tracing::warn!(topic, ?settings, %code, "the brokers refuse the settings of this topic, so it has theirs");
+            refusal = self.create(topic, partitions, &[]).await?;
         }
-        let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
-        let answers = self.admin.create_topics([&new], &options).await;
-        let answers = answers.map_err(|error| PortError::of(Error::kafka("create", topic, error)))?;
-        for answer in answers {
-            match answer {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => self.health.up(),
-                Err((_, code)) => return Err(PortError::of(Error::kafka("create", topic, KafkaError::AdminOp(code)))),
-            }
+        match refusal {
+            None => Ok(()),
+            Some(code) => Err(PortError::of(Error::kafka("create", topic, KafkaError::AdminOp(code)))),
         }
-        Ok(())
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, PortError> {

@@ -16,6 +16,8 @@ use crate::journal::Journal;
 
 const TOPIC: &str = "webhooks";
 const HISTORY: &str = "history";
+/// When the first delivery came.
+const CAME: i64 = 1_700_000_000_000_000;
 
 #[test]
 fn a_moment_is_a_time_or_how_long_ago() {
@@ -117,7 +119,7 @@ impl World {
 #[tokio::test]
 async fn what_a_mended_normaliser_reads_comes_as_history_known_since_it_came() {
     let old = World::new(false).await;
-    let records: Vec<_> = (0..7).map(|number| raw(number, "acme", "github", 1_700_000_000_000_000 + number as i64)).collect();
+    let records: Vec<_> = (0..7).map(|number| raw(number, "acme", "github", CAME + i64::try_from(number).expect("small"))).collect();
     old.log.append(records.clone()).await.expect("appended");
     assert_eq!(old.replay("acme", "1d").await.0, json!({"deliveries": 7, "events": 0, "unreadable": 7}), "nobody reads them yet");
     assert!(old.history().await.is_empty());
@@ -129,9 +131,9 @@ async fn what_a_mended_normaliser_reads_comes_as_history_known_since_it_came() {
     assert_eq!((sums, parts), (json!({"deliveries": 7, "events": 7, "unreadable": 0}), 1));
     let history = new.history().await;
     assert_eq!(history.len(), 7, "its own tenant's and platform's alone");
-    for (number, (id, known_at)) in history.iter().enumerate() {
+    for ((id, known_at), number) in history.iter().zip(0_i64..) {
         assert_eq!(id, &format!("pipeline_run/{number}/1/finished/2026-11-20T10:07:00Z"));
-        assert_eq!(known_at.0, 1_700_000_000_000_000 + number as i64, "when it came, not when it was read again");
+        assert_eq!(known_at.0, CAME + number, "when it came, not when it was read again");
     }
     assert_eq!(new.replay("acme", "2100-01-01T00:00:00Z").await.0["deliveries"], 0, "nothing came since then");
 }
