@@ -23,7 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, Reports, SqlEngine, Tokens};
+use kiro_ports::{Assessor, Audit, Backfills, Clock, Decider, Imports, Intake, Operations, Reports, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
 use crate::limit::Limiter;
@@ -45,6 +45,8 @@ pub struct ApiPorts {
     pub decider: Arc<dyn Decider>,
     /// Imports files.
     pub imports: Arc<dyn Imports>,
+    /// Reads the past of repositories.
+    pub backfills: Arc<dyn Backfills>,
     /// Takes reports.
     pub reports: Arc<dyn Reports>,
     /// Does what operators ask for.

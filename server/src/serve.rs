@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::backfill::Backfiller;
 use crate::base::{Base, all, secret};
 use crate::config::{Config, Source};
 use crate::decider::Gates;
@@ -60,14 +61,15 @@ impl Entrance {
         [&self.http, &self.pg].into_iter().filter_map(Door::certificates).collect()
     }
 
-    /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded.
+    /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded, and for what webhooks missed.
     pub(crate) async fn serve(self, desk: Reception, stop: CancellationToken) -> Result<()> {
         let tls = self.pg.tls()?;
         let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(tls), stop.clone()));
         let held = tokio::spawn(desk.held.run(stop.clone()));
+        let reconciling = tokio::spawn(desk.backfiller.reconcile(stop.clone()));
         let result = self.http.serve(desk.api, stop.clone()).await;
         stop.cancel();
-        drop(tokio::join!(psql, held));
+        drop(tokio::join!(psql, held, reconciling));
         result
     }
 }
@@ -78,6 +80,7 @@ pub(crate) struct Reception {
     query: Arc<Query>,
     tokens: Arc<dyn Tokens>,
     held: Held,
+    backfiller: Backfiller,
     base: Base,
 }
 
@@ -100,6 +103,8 @@ impl Reception {
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
         let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
+        let backfiller = Backfiller::new(base, Arc::clone(&query) as _)?;
+        backfiller.resume();
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
             log: Arc::clone(&base.log),
@@ -126,6 +131,7 @@ impl Reception {
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),
             imports: Arc::new(importer),
+            backfills: Arc::new(backfiller.clone()),
             operations,
             tokens: Arc::clone(&tokens),
             audit: Arc::new(journal),
@@ -134,7 +140,7 @@ impl Reception {
         };
         let limits = config.raw.limits.quotas();
         let api = kiro_api::router(ports, ApiConfig { loopback_open: config.loopback_open, limits, ..ApiConfig::default() })?;
-        Ok(Self { api, query, tokens, held, base: base.clone() })
+        Ok(Self { api, query, tokens, held, backfiller, base: base.clone() })
     }
 
     /// The psql door; loopback comes in without a password where HTTP lets it in, too.
@@ -207,12 +213,12 @@ pub(crate) fn gates(config: &Config) -> Result<GateFile> {
 fn hooks(config: &Config) -> Result<BTreeMap<String, Hook>> {
     let hook = |(name, source): (&String, &Source)| {
         let platform = kiro_integrations::platform(name).with_context(|| format!("{name:?} is no platform that is known"))?;
-        let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
+        let files = source.secret_file.iter().chain(&source.previous_secret_file);
         let secrets: Vec<Secret> = files.map(|file| secret(file)).collect::<Result<_>>()?;
         let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
         Ok((name.clone(), Hook { platform, secrets, tenant }))
     };
-    config.raw.sources.iter().map(hook).collect()
+    config.raw.sources.iter().filter(|(_, source)| source.secret_file.is_some()).map(hook).collect()
 }
 
 /// Snapshots of the lake as providers; making one does no IO.
