@@ -71,6 +71,8 @@ pub const ROUTES: &[Route] = &[
     send("POST", "/api/v1/imports", Access::Needs(Role::Operator), "Begins or resumes an import"),
     send("GET", "/api/v1/imports/{id}", Access::Needs(Role::Operator), "How an import stands"),
     send("PUT", "/api/v1/imports/{id}/bytes", Access::Needs(Role::Operator), "Bytes of an import, from `offset` on"),
+    send("POST", "/api/v1/imports/platforms", Access::Needs(Role::Operator), "Reads the past of a repository, on from where it came to"),
+    send("GET", "/api/v1/imports/platforms/{id}", Access::Needs(Role::Operator), "How the reading of a repository's past stands"),
     ask("GET", "/api/v1/sources", Access::Needs(Role::Operator), "The sources, and how each fares"),
     ask("POST", "/api/v1/sources", Access::Needs(Role::Admin), "Adds a source; a secret that is made for it is shown once"),
     ask(

@@ -24,7 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use kiro_ports::{Assessor, Audit, Clock, Decider, Imports, Intake, Operations, Reports, Sources, SqlEngine, Tokens};
+use kiro_ports::{Assessor, Audit, Backfills, Clock, Decider, Imports, Intake, Operations, Reports, Sources, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
 use crate::limit::Limiter;
@@ -46,6 +46,8 @@ pub struct ApiPorts {
     pub decider: Arc<dyn Decider>,
     /// Imports files.
     pub imports: Arc<dyn Imports>,
+    /// Reads the past of repositories.
+    pub backfills: Arc<dyn Backfills>,
     /// Manages sources.
     pub sources: Arc<dyn Sources>,
     /// Takes reports.

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
 use futures::TryStreamExt as _;
-use kiro_ports::{AuditEntry, GateRequest, Headers, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
+use kiro_ports::{AuditEntry, GateRequest, Headers, NewBackfill, NewImport, NewToken, Principal, RiskRequest, Role, SqlRequest};
 use kiro_schemas::report::ReportScope;
 use kiro_schemas::{Micros, Tenant};
 use kiro_tables::{Table, TableShape};
@@ -42,6 +42,8 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/imports", post(import_begin))
         .route("/api/v1/imports/{id}", get(import_show))
         .route("/api/v1/imports/{id}/bytes", put(import_receive))
+        .route("/api/v1/imports/platforms", post(backfill_begin))
+        .route("/api/v1/imports/platforms/{id}", get(backfill_show))
         .merge(sources::all())
         .route("/api/v1/tokens", get(tokens_list).post(token_create))
         .route("/api/v1/tokens/{name}", delete(token_revoke))
@@ -155,6 +157,16 @@ async fn import_begin(State(state): State<Shared>, Extension(who): Extension<Pri
 
 async fn import_show(State(state): State<Shared>, Extension(who): Extension<Principal>, Path(id): Path<String>) -> Result<Response> {
     Ok(Json(state.ports.imports.status(&who, &id).await?).into_response())
+}
+
+async fn backfill_begin(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
+    let backfill: NewBackfill = read(&body)?;
+    audit(&state, &who, "import.begin", &format!("{} {}", backfill.platform, backfill.repository)).await?;
+    Ok(Json(state.ports.backfills.begin(&who, backfill).await?).into_response())
+}
+
+async fn backfill_show(State(state): State<Shared>, Extension(who): Extension<Principal>, Path(id): Path<String>) -> Result<Response> {
+    Ok(Json(state.ports.backfills.status(&who, &id).await?).into_response())
 }
 
 #[derive(Deserialize)]

@@ -77,17 +77,8 @@ pub(crate) enum Command {
         #[arg(long)]
         as_of: Option<String>,
     },
-    /// Import a CSV or JSON file by a mapping file; a repeated import resumes and counts nothing twice.
-    Import {
-        /// The file: CSV, or JSON (one document, or one object a line).
-        file: PathBuf,
-        /// The mapping file.
-        #[arg(long, short)]
-        mapping: PathBuf,
-        /// `csv` or `json`; from the file's name when absent.
-        #[arg(long = "as")]
-        kind: Option<String>,
-    },
+    /// Import a file by a mapping file, or the past of a repository; a repeated import resumes and counts nothing twice.
+    Import(ImportArgs),
     /// Reports that tools leave behind: of tests, coverage and scanners.
     Report {
         #[command(subcommand)]
@@ -130,6 +121,39 @@ pub(crate) enum Command {
     },
     /// How the server is.
     Status,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ImportArgs {
+    #[command(subcommand)]
+    pub(crate) platform: Option<ImportCommand>,
+    /// The file: CSV, or JSON (one document, or one object a line).
+    #[arg(required = true)]
+    pub(crate) file: Option<PathBuf>,
+    /// The mapping file.
+    #[arg(long, short, required = true)]
+    pub(crate) mapping: Option<PathBuf>,
+    /// `csv` or `json`; from the file's name when absent.
+    #[arg(long = "as")]
+    pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// The past of a repository of GitHub; the server needs sources.github.token_file.
+    Github(RepositoryArgs),
+    /// The past of a project of GitLab; the server needs sources.gitlab.token_file.
+    Gitlab(RepositoryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepositoryArgs {
+    /// OWNER/REPO, or GROUP/PROJECT.
+    pub(crate) repository: String,
+    /// How far back the first import looks: a number and d, h or w. A later one goes on from where it came to.
+    #[arg(long, default_value = "365d")]
+    pub(crate) since: String,
 }
 
 #[derive(Debug, clap::Args)]

@@ -23,7 +23,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Gate(args) => return gate(&server, format, args).await,
         Command::Risk(args) => risk(&server, format, args).await?,
         Command::Query { sql, as_of } => query(&server, format, &read_text(&sql)?, as_of).await?,
-        Command::Import { file, mapping, kind } => import::run(&server, format, &file, &mapping, kind).await?,
+        Command::Import(args) => return import::run(&server, format, args).await,
         Command::Report { command: ReportCommand::Send(args) } => report::send(&server, format, args).await?,
         Command::Events { command: EventsCommand::Send { file, content_type, wait } } => {
             send(&server, format, &file, &content_type, wait).await?;

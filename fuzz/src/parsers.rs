@@ -6,11 +6,14 @@ use bytes::Bytes;
 use kiro_analyzers::Format;
 use kiro_ingest::decode::{Decoder, Limits, http};
 use kiro_ingest::mapping::Mapping;
+use kiro_integrations::backfill::{Ask, Known, Span};
 use kiro_integrations::communication::webhook::{self, SigningKey};
 use kiro_integrations::{platform, platforms};
 use kiro_models::{AssessRequest, RiskModel};
 use kiro_orchestration::{Condition, GateFile};
-use kiro_ports::{ExplainRequest, FeatureRow, GateRequest, Headers, NewImport, NewSource, Normaliser, ReplayRequest, RiskRequest};
+use kiro_ports::{
+    ExplainRequest, FeatureRow, GateRequest, Headers, NewBackfill, NewImport, NewSource, Normaliser, ReplayRequest, RiskRequest,
+};
 use kiro_schemas::report::{ReportCounts, ReportScope};
 use kiro_schemas::{Event, Micros, OffsetVector, Problem, Secret, Value};
 use serde::{Serialize, de::DeserializeOwned};
@@ -33,6 +36,8 @@ pub const PARSERS: &[Parser] = &[
     ("opsgenie_webhook", opsgenie_webhook),
     ("alertmanager_webhook", alertmanager_webhook),
     ("devlake_webhook", devlake_webhook),
+    ("github_page", github_page),
+    ("gitlab_page", gitlab_page),
     ("webhook_signature", webhook_signature),
     ("gate_file", gate_file),
     ("model_file", model_file),
@@ -209,6 +214,49 @@ pub fn devlake_webhook(data: &[u8]) {
     webhook_of("devlake", data);
 }
 
+/// What is asked for, what its reader was given, each on a line, and a page of the API. What the page leads to is below the API,
+/// and what it tells is such as is taken.
+fn page_of(name: &str, data: &[u8]) {
+    let platform = platform(name).expect("a known platform");
+    let backfill = platform.backfill.expect("a past");
+    let mut parts = data.splitn(3, |byte| *byte == b'\n');
+    let (what, with, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Ok(with) = serde_json::from_slice::<serde_json::Value>(with) else { return };
+    let asked = serde_json::json!({"what": String::from_utf8_lossy(what), "path": "/repos/acme/shop", "with": with, "follow": "no", "without": "gone"});
+    let ask: Ask = serde_json::from_value(asked).expect("a question");
+    let about = serde_json::json!({
+        "repository": {"full_name": "acme/shop", "html_url": "https://github.com/acme/shop", "updated_at": "2026-01-01T00:00:00Z"},
+        "project": {"id": 15, "web_url": "https://gitlab.com/acme/shop"},
+    });
+    let span = Span { since: Micros(0), fresh: Micros(0), until: Micros::from_seconds(1_800_000_000) };
+    let known = Known { span, about: about.as_object().expect("an object"), has_next: false };
+    let Ok(page) = (backfill.read)(&ask, &known, body) else { return };
+    for ask in page.asks.iter().chain(page.rows.iter().flat_map(|row| &row.asks)) {
+        let is_below = ask.path.starts_with("/repos/") || ask.path.starts_with("/projects/");
+        assert!(is_below && ask.path.is_ascii() && !ask.path.contains("/../"), "{}", ask.path);
+        let back: Ask = serde_json::from_slice(&serde_json::to_vec(ask).expect("JSON")).expect("a question");
+        assert_eq!((&back.what, &back.path), (&ask.what, &ask.path), "it is kept as another");
+    }
+    for told in page.rows.iter().flat_map(|row| &row.told) {
+        let mut headers = vec![("kiro-format".to_owned(), Bytes::copy_from_slice(name.as_bytes()))];
+        headers.extend(platform.event_header.map(|header| (header.to_owned(), Bytes::from_static(told.event.as_bytes()))));
+        assert!(platform.reads(told.event), "{} is not read", told.event);
+        if let Ok(events) = DECODER.decode("events", &headers, told.payload.to_string().as_bytes()) {
+            events.iter().for_each(assert_bounded);
+        }
+    }
+}
+
+/// A page of GitHub's API.
+pub fn github_page(data: &[u8]) {
+    page_of("github", data);
+}
+
+/// A page of GitLab's API.
+pub fn gitlab_page(data: &[u8]) {
+    page_of("gitlab", data);
+}
+
 /// Signatures that come with a body. Nobody here knows the secret, so none may fit; our own fits.
 pub fn webhook_signature(data: &[u8]) {
     let (headers, body) = headers_and_body(data);
@@ -271,6 +319,7 @@ pub fn request_body(data: &[u8]) {
     assert_body::<RiskRequest>(data);
     assert_body::<GateRequest>(data);
     assert_body::<NewImport>(data);
+    assert_body::<NewBackfill>(data);
     // These are read and never written.
     drop(serde_json::from_slice::<NewSource>(data));
     drop(serde_json::from_slice::<ExplainRequest>(data));

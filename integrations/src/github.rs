@@ -1,5 +1,7 @@
-//! GitHub: verifies and reads its webhooks, starts its workflows.
+//! GitHub: verifies and reads its webhooks, reads its past, starts its workflows.
 
+mod backfill;
+mod client;
 mod dispatch;
 mod normalise;
 mod webhook;

@@ -1,5 +1,7 @@
-//! GitLab: verifies and reads its webhooks, those of projects and groups and system hooks.
+//! GitLab: reads its past; verifies and reads its webhooks, those of projects and groups and system hooks.
 
+mod backfill;
+mod client;
 mod normalise;
 mod webhook;
 

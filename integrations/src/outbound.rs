@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use url::{Host, Url};
 
@@ -17,8 +18,10 @@ mod address;
 
 pub use address::Allowed;
 
-/// Longer answers are cut off.
+/// Longer answers to posts are cut off.
 const MAX_ANSWER: usize = 256 * 1024;
+/// Longer pages are refused: half of one cannot be read.
+const MAX_PAGE: usize = 16 << 20;
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -31,7 +34,18 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// A request: always a POST of JSON.
+/// A page that was asked for, whole.
+#[derive(Debug, Clone)]
+pub struct Got {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A POST of JSON.
 #[derive(Debug, Clone, Default)]
 pub struct Post {
     /// Where to.
@@ -74,12 +88,11 @@ impl Client {
     /// [`Error::Address`] before anything is sent; [`Error::Call`] when no answer came.
     pub async fn post(&self, post: Post) -> Result<Answer> {
         let url = self.check(&post.url)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
+        let failed = failure(&url);
         let mut request = self.http.post(url).header("content-type", "application/json").body(post.body);
         for (name, value) in post.headers {
             request = request.header(name, value);
         }
-        let failed = |source: reqwest::Error| Error::Call { host: host.clone(), source: source.without_url() };
         let mut response = request.send().await.map_err(&failed)?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -89,6 +102,28 @@ impl Client {
             body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]);
         }
         Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), body })
+    }
+
+    /// Asks for a page, once.
+    ///
+    /// # Errors
+    /// As [`Client::post`], and [`Error::LongPage`].
+    pub async fn get(&self, url: &str, headers: Vec<(&'static str, String)>) -> Result<Got> {
+        let url = self.check(url)?;
+        let (failed, host) = (failure(&url), url.host_str().unwrap_or_default().to_owned());
+        let mut request = self.http.get(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut response = request.send().await.map_err(&failed)?;
+        let (status, headers, mut body) = (response.status().as_u16(), response.headers().clone(), Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(&failed)? {
+            if body.len() + chunk.len() > MAX_PAGE {
+                return Err(Error::LongPage { host, most: MAX_PAGE });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Got { status, headers, body })
     }
 
     /// An address in the URL itself is not resolved, so it is checked here.
@@ -116,6 +151,12 @@ impl Client {
         let is_permitted = self.allowed.iter().any(|allowed| allowed.has_address(address) || allowed.has_host(&address.to_string(), port));
         if is_permitted || address::is_public(address) { Ok(url) } else { Err(refused("the address is not on the public internet")) }
     }
+}
+
+/// Names the host alone: an address may hold what is secret.
+fn failure(url: &Url) -> impl Fn(reqwest::Error) -> Error + use<> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    move |source| Error::Call { host: host.clone(), source: source.without_url() }
 }
 
 /// Resolves, and refuses a name of which one address is closed.

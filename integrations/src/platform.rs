@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use kiro_ports::{Headers, NormaliseError, Normaliser, header};
 use kiro_schemas::{Event, Micros, Secret};
 
+use crate::backfill::Backfill;
 use crate::{alertmanager, devlake, gitea, github, gitlab, opsgenie, pagerduty};
 
 mod proof;
@@ -31,6 +32,8 @@ pub struct Platform {
     pub secret_fields: &'static [&'static str],
     /// The event types that are read, each with its reader; one of no name when there is one type alone.
     pub events: &'static [(&'static str, Reader)],
+    /// How its past is read, where its API tells it.
+    pub backfill: Option<&'static Backfill>,
 }
 
 static PLATFORMS: [&Platform; 7] = [

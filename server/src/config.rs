@@ -13,6 +13,10 @@ use serde::Deserialize;
 use crate::maintain::Plan;
 use crate::role::Role;
 
+mod source;
+
+pub(crate) use source::Source;
+
 /// Larger files are refused unread.
 const MAX_BYTES: usize = 1 << 20;
 /// A week: logs tell of files that are gone for as long as these are kept.
@@ -133,17 +137,6 @@ impl Lake {
             logs: hours("log_retention_hours", self.log_retention_hours, 2),
         }
     }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Source {
-    pub(crate) secret_file: PathBuf,
-    /// The secret before, while senders change over.
-    #[serde(default)]
-    pub(crate) previous_secret_file: Option<PathBuf>,
-    #[serde(default)]
-    pub(crate) tenant: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -395,7 +388,7 @@ fn outside(raw: &Raw, problems: &mut Vec<Problem>) {
             let text = format!("is no platform that is known; known: {}", known.join(", "));
             problems.push(Problem::at(format!("sources.{name}"), text));
         }
-        readable(&format!("sources.{name}.secret_file"), &source.secret_file, problems);
+        source.check(&format!("sources.{name}"), problems);
         if let Some(tenant) = source.tenant.as_ref().filter(|t| !kiro_schemas::id::is_tenant(t)) {
             problems.push(Problem::at(format!("sources.{name}.tenant"), format!("{tenant:?} is no tenant")));
         }
@@ -501,6 +494,19 @@ mod tests {
             problems("http: {listen: 0.0.0.0:80}\npg: {listen: here}\nlog: {partitions: 0}\nsources: {jenkin: {secret_file: /nowhere}}\n");
         let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
         assert_eq!(paths, ["http.tls", "pg.listen", "log.partitions", "sources.jenkin", "sources.jenkin.secret_file"]);
+    }
+
+    #[test]
+    fn a_source_proves_webhooks_or_opens_an_api_or_both() {
+        assert_eq!(
+            problems("sources: {github: {}}"),
+            ["sources.github: needs secret_file (of its webhooks), token_file (of its API), or both"]
+        );
+        let found = problems("sources: {gitlab: {secret_file: Cargo.toml, api_url: here, reconcile_minutes: 0}}");
+        let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
+        let (api, minutes) = ("sources.gitlab.api_url", "sources.gitlab.reconcile_minutes");
+        assert_eq!(paths, [api, minutes, api, minutes], "{found:?}");
+        assert!(problems("sources: {gitlab: {token_file: Cargo.toml, api_url: \"https://git.example/api/v4\"}}").is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod allocator;
 mod audit;
+mod backfill;
 mod base;
 mod config;
 mod decider;

@@ -80,16 +80,21 @@ fn back_off(attempts: u32) -> i64 {
     (1_i64 << attempts.min(13)).min(7_200) * 1_000_000
 }
 
-/// The deliverer of the configured targets.
-pub(crate) fn deliverer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Deliverer> {
+/// The client that calls other people's systems.
+pub(crate) fn client(config: &Config, timeout: Duration) -> Result<Client> {
     let allow =
         |text: &String| Allowed::parse(text).with_context(|| format!("network.allow: {text:?} is neither host:port nor address/bits"));
     let allowed = config.raw.network.allow.iter().map(allow).collect::<Result<_>>()?;
+    Ok(Client::new(allowed, timeout)?)
+}
+
+/// The deliverer of the configured targets.
+pub(crate) fn deliverer(config: &Config, clock: &Arc<dyn Clock>) -> Result<Deliverer> {
     let mut targets = BTreeMap::new();
     for (name, target) in &config.raw.targets {
         targets.insert(name.clone(), built(target).with_context(|| format!("targets.{name}"))?);
     }
-    Ok(Deliverer::new(Client::new(allowed, CALL)?, targets, Arc::clone(clock)))
+    Ok(Deliverer::new(client(config, CALL)?, targets, Arc::clone(clock)))
 }
 
 fn built(target: &config::Target) -> Result<Target> {

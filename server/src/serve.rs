@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::backfill::Backfiller;
 use crate::base::{Base, all};
 use crate::config::Config;
 use crate::decider::Gates;
@@ -28,6 +29,7 @@ use crate::intake::{Doors, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
+use crate::outbound;
 use crate::reports::Reporter;
 use crate::sources::{Book, Raw, Seen, SourceDesk};
 use crate::telemetry::Watched;
@@ -35,6 +37,8 @@ use crate::tls::Certificates;
 
 /// Connections of the psql door at a time.
 const PSQL_CONNECTIONS: usize = 200;
+/// Time for a question to a platform when a source is tried.
+const TRY: Duration = Duration::from_secs(10);
 /// How often it is asked for models that another process trained.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -61,15 +65,16 @@ impl Entrance {
         [&self.http, &self.pg].into_iter().filter_map(Door::certificates).collect()
     }
 
-    /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded.
+    /// Answers until cancelled; looks meanwhile after deliveries whose decision was not recorded, and for what webhooks missed.
     pub(crate) async fn serve(self, desk: Reception, stop: CancellationToken) -> Result<()> {
         let tls = self.pg.tls()?;
         let psql = tokio::spawn(psql::serve(self.pg.listener, desk.psql(tls), stop.clone()));
         let held = tokio::spawn(desk.held.run(stop.clone()));
         let sources = tokio::spawn(desk.sources.run(stop.clone()));
+        let reconciling = tokio::spawn(desk.backfiller.reconcile(stop.clone()));
         let result = self.http.serve(desk.api, stop.clone()).await;
         stop.cancel();
-        drop(tokio::join!(psql, held, sources));
+        drop(tokio::join!(psql, held, sources, reconciling));
         result
     }
 }
@@ -81,6 +86,7 @@ pub(crate) struct Reception {
     tokens: Arc<dyn Tokens>,
     held: Held,
     sources: Book,
+    backfiller: Backfiller,
     base: Base,
 }
 
@@ -103,6 +109,8 @@ impl Reception {
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
         let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
+        let backfiller = Backfiller::new(base, Arc::clone(&query) as _)?;
+        backfiller.resume();
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
             log: Arc::clone(&base.log),
@@ -130,7 +138,8 @@ impl Reception {
             assessor,
             decider: Arc::new(Watched::new(Arc::new(gates), &base.telemetry, &base.clock)),
             imports: Arc::new(importer),
-            sources: Arc::new(source_desk(base, engine, &query, &sources)),
+            sources: Arc::new(source_desk(base, engine, &query, &sources)?),
+            backfills: Arc::new(backfiller.clone()),
             operations,
             tokens: Arc::clone(&tokens),
             audit: Arc::new(journal),
@@ -139,7 +148,7 @@ impl Reception {
         };
         let limits = config.raw.limits.quotas();
         let api = kiro_api::router(ports, ApiConfig { loopback_open: config.loopback_open, limits, ..ApiConfig::default() })?;
-        Ok(Self { api, query, tokens, held, sources, base: base.clone() })
+        Ok(Self { api, query, tokens, held, sources, backfiller, base: base.clone() })
     }
 
     /// The psql door; loopback comes in without a password where HTTP lets it in, too.
@@ -172,11 +181,12 @@ fn doors(base: &Base, sources: &Book) -> Doors {
 }
 
 /// Who manages sources.
-fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: &Book) -> SourceDesk {
-    SourceDesk {
+fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: &Book) -> Result<SourceDesk> {
+    Ok(SourceDesk {
         book: sources.clone(),
         engine: engine.clone(),
         sql: Arc::clone(query) as _,
+        client: outbound::client(&base.config, TRY)?,
         raw: Raw {
             log: Arc::clone(&base.log),
             topic: base.config.webhook_topic.clone(),
@@ -184,7 +194,7 @@ fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: 
             decoder: Arc::clone(&base.decoder),
             clock: Arc::clone(&base.clock),
         },
-    }
+    })
 }
 
 /// The shelf of models over a view; it has the models that were served last.

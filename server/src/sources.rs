@@ -2,7 +2,7 @@
 //! everything runs. Every door looks at both again every two seconds, files of secrets included.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(crate) struct Hook {
     pub(crate) secrets: Vec<Secret>,
     /// Of the control store; `None` is `kirolinter.yaml`.
     pub(crate) stored: Option<StoredSource>,
+    /// The file of a token for the platform's API, and where that is, if it is a server of one's own.
+    pub(crate) token: Option<(PathBuf, Option<String>)>,
     /// What is wrong with its files, in sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -49,7 +51,8 @@ pub(crate) struct Hook {
 impl Hook {
     /// Reads the secrets of a source. A file that cannot be read leaves those that were live before.
     fn read(name: &str, platform: &'static Platform, tenant: Tenant, files: &[PathBuf], before: Option<&Self>) -> Self {
-        let mut hook = Self { name: name.to_owned(), platform, tenant, secrets: Vec::new(), stored: None, problems: Vec::new() };
+        let mut hook =
+            Self { name: name.to_owned(), platform, tenant, secrets: Vec::new(), stored: None, token: None, problems: Vec::new() };
         for file in files {
             match secrets::read(file) {
                 Ok(secret) => hook.secrets.push(secret),
@@ -94,7 +97,7 @@ impl Book {
     /// Reads all sources. A secret of `kirolinter.yaml` that cannot be read is an error of the start.
     pub(crate) async fn open(base: &Base) -> anyhow::Result<Self> {
         for (name, source) in &base.config.raw.sources {
-            let files = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
+            let files = source.secret_file.iter().chain(&source.previous_secret_file);
             for file in files {
                 secrets::read(file).map_err(|reason| anyhow::anyhow!("sources.{name}: {reason}"))?;
             }
@@ -131,9 +134,14 @@ impl Book {
         let mut hooks = Hooks::new();
         for (name, source) in &config.raw.sources {
             let Some(platform) = kiro_integrations::platform(name) else { continue };
-            let files: Vec<PathBuf> = std::iter::once(&source.secret_file).chain(&source.previous_secret_file).cloned().collect();
+            // One that is only asked sends nothing.
+            if source.secret_file.is_none() {
+                continue;
+            }
+            let files: Vec<PathBuf> = source.secret_file.iter().chain(&source.previous_secret_file).cloned().collect();
             let tenant = source.tenant.as_deref().map_or_else(Tenant::default, Tenant::new);
-            let hook = Hook::read(name, platform, tenant, &files, before.get(name).map(AsRef::as_ref));
+            let mut hook = Hook::read(name, platform, tenant, &files, before.get(name).map(AsRef::as_ref));
+            hook.token = source.token_file.clone().map(|file| (file, source.api_url.clone()));
             hooks.insert(name.clone(), Arc::new(hook));
         }
         for source in stored {
@@ -149,10 +157,14 @@ impl Book {
             let is_same = |before: &&Arc<Hook>| before.stored.as_ref().is_some_and(|known| known.secret_file == source.secret_file);
             let before = before.get(&source.name).filter(is_same).map(AsRef::as_ref);
             let mut hook = Hook::read(&source.name, platform, source.tenant.clone(), &files, before);
-            if let Some(reason) = source.token_file.as_deref().and_then(|file| secrets::read(Path::new(file)).err()) {
-                hook.problems.push(format!("token: {reason}"));
-            }
+            hook.token = source.token_file.as_ref().map(|file| (PathBuf::from(file), source.api.clone()));
             hooks.insert(source.name.clone(), Arc::new(Hook { stored: Some(source), ..hook }));
+        }
+        for hook in hooks.values_mut() {
+            let unread = hook.token.as_ref().and_then(|(file, _api)| secrets::read(file).err());
+            if let Some(reason) = unread {
+                Arc::make_mut(hook).problems.push(format!("token: {reason}"));
+            }
         }
         hooks
     }

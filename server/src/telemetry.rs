@@ -50,6 +50,7 @@ struct Metrics {
     deliveries: IntCounterVec,
     pending: IntGauge,
     webhooks: IntCounterVec,
+    backfill: IntCounterVec,
     models: models::Gauges,
     upkeep: upkeep::Metrics,
     certificates: certificates::Gauges,
@@ -113,11 +114,32 @@ impl Webhook<'_> {
     }
 }
 
+/// How an event of the past was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// By an import.
+    Imported,
+    /// By looking for what webhooks missed: they had told it.
+    Known,
+    /// The same: they had not.
+    Missed,
+}
+
+impl Found {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Imported => "imported",
+            Self::Known => "known",
+            Self::Missed => "missed",
+        }
+    }
+}
+
 impl Telemetry {
     /// Makes the metrics and registers them.
     pub(crate) fn register(registry: &Registry, spill: Option<Arc<SpillLog>>) -> Result<Self> {
         let metrics = Metrics::new()?;
-        let all: [Box<dyn Collector>; 12] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(metrics.assessments.clone()),
             Box::new(metrics.scores.clone()),
             Box::new(metrics.assess_seconds.clone()),
@@ -128,6 +150,7 @@ impl Telemetry {
             Box::new(metrics.deliveries.clone()),
             Box::new(metrics.pending.clone()),
             Box::new(metrics.webhooks.clone()),
+            Box::new(metrics.backfill.clone()),
             Box::new(process::ProcessMetrics::new()?),
             Box::new(spill::SpillMetrics::new(spill)?),
         ];
@@ -210,6 +233,11 @@ impl Telemetry {
         debug!(platform, from = source, came = came.as_str(), "webhook");
     }
 
+    /// Events were found in a platform's past; those that were looked for beside its webhooks are told or missed by them.
+    pub(crate) fn backfilled(&self, platform: &'static str, found: Found, events: usize) {
+        self.0.backfill.with_label_values(&[platform, found.as_str()]).inc_by(events as u64);
+    }
+
     /// Deliveries that wait.
     pub(crate) fn pending(&self, deliveries: u64) {
         self.0.pending.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
@@ -268,6 +296,11 @@ impl Metrics {
                 "kiro_webhooks_total",
                 "Webhooks, by platform and outcome: of an event type that is read or unread, known before, refused.",
                 &["platform", "outcome"],
+            )?,
+            backfill: counters(
+                "kiro_backfill_events_total",
+                "Events that were found in the past of a platform: imported, or by reconciliation known or missed by webhooks.",
+                &["platform", "found"],
             )?,
             models: models::Gauges::new()?,
             upkeep: upkeep::Metrics::new()?,

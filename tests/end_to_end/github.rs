@@ -19,7 +19,7 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
-    fn new(event: &'static str, body: &Value) -> Self {
+    pub(crate) fn new(event: &'static str, body: &Value) -> Self {
         Self { event, body: body.to_string() }
     }
 

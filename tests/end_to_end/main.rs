@@ -13,8 +13,14 @@ mod doors;
 mod exporter;
 mod faults;
 mod folds;
+#[path = "../../integrations/tests/history/forge.rs"]
+#[expect(dead_code, clippy::expect_used, reason = "what a test cannot set up fails it; the tests of the crate use the rest")]
+mod forge;
 mod gates;
 mod github;
+#[path = "../../integrations/tests/history/github_world.rs"]
+#[expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
+mod github_world;
 mod golden;
 mod history;
 mod http;
@@ -23,6 +29,7 @@ mod kafka;
 mod kill_nine;
 mod outage;
 mod outbox;
+mod past;
 mod platforms;
 mod process;
 mod reports;

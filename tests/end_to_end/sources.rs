@@ -1,5 +1,7 @@
 //! Sources: added, tried, given new secrets, removed; deliveries that come again; webhooks read again as they came.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Mutex;
@@ -166,7 +168,7 @@ fn what_cannot_be_is_refused_with_its_reason() -> Result<()> {
     let stolen = server.ask_as(Some(&admin), &["sources", "add", "github", "--name", "mine", "--token-file", &token])?;
     ensure!(stolen.code == Some(2) && stolen.err.contains("tenant `default`"), "{stolen:?}");
     ensure!(server.ask_as(Some(&admin), &["sources", "add", "github", "--name", "mine"])?.code == Some(0), "not added");
-    server.must(&["sources", "add", "github", "--name", "ours", "--token-file", &token])?;
+    server.must(&["sources", "add", "gitea", "--name", "ours", "--token-file", &token])?;
     let seen = server.ask_as(Some(&admin), &["sources", "list"])?.json()?;
     let names: Vec<&str> = seen["sources"].as_array().into_iter().flatten().filter_map(|source| source["name"].as_str()).collect();
     ensure!(names == ["mine"], "{seen}");
@@ -179,6 +181,44 @@ fn what_cannot_be_is_refused_with_its_reason() -> Result<()> {
     ensure!(problems(&listed(&server, "ours")?).contains("token: cannot read"), "a missing token is not told");
     let tried = server.ask(&["sources", "test", "ours"])?;
     ensure!(tried.code == Some(1) && tried.json()?["is_ok"] == false, "{tried:?}");
+    Ok(())
+}
+
+/// Answers as GitHub does when it is asked who a token stands for.
+fn stand_in(scopes: &'static str) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let is_ours = head.any(|line| line.eq_ignore_ascii_case("authorization: Bearer a token"));
+            let status = if is_ours { "200 OK" } else { "401 Unauthorized" };
+            let body = r#"{"login":"ada"}"#;
+            let head = format!("HTTP/1.1 {status}\r\nx-oauth-scopes: {scopes}\r\nx-ratelimit-remaining: 4999\r\nconnection: close");
+            drop(write!(stream, "{head}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    Ok(port)
+}
+
+#[test]
+fn what_a_token_permits_is_asked() -> Result<()> {
+    let (good, poor) = (stand_in("repo, read:org")?, stand_in("gist")?);
+    let server = Server::start("sources_scopes", &format!("{OPEN}network: {{allow: [\"127.0.0.1:{good}\", \"127.0.0.1:{poor}\"]}}\n"))?;
+    let file = server.dir.join("token");
+    std::fs::write(&file, "a token")?;
+    let file = file.display().to_string();
+    for (name, port, is_ok, words) in
+        [("good", good, true, "stands for ada: repo read:org, 4999 requests left"), ("poor", poor, false, "it lacks repo")]
+    {
+        let api = format!("http://127.0.0.1:{port}");
+        server.must(&["sources", "add", "github", "--name", name, "--token-file", &file, "--api", &api])?;
+        let tried = server.ask(&["sources", "test", name])?;
+        ensure!(tried.code == Some(i32::from(!is_ok)) && tried.out.contains(words) && !tried.out.contains("a token"), "{tried:?}");
+    }
+    std::fs::write(&file, "another")?;
+    let wrong = server.ask(&["sources", "test", "good"])?;
+    ensure!(wrong.code == Some(1) && !wrong.out.contains("another"), "{wrong:?}");
     Ok(())
 }
 

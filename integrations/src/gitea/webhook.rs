@@ -22,4 +22,5 @@ pub static PLATFORM: Platform = Platform {
         ("issues", normalise::issue),
         ("release", normalise::release),
     ],
+    backfill: None,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use kiro_schemas::Secret;
 use serde::Serialize;
 
+use super::client::{headers, is_plain, is_repository};
 use crate::outbound::{Answer, Client, Post};
 use crate::{Error, Result};
 
@@ -39,9 +40,7 @@ struct Body<'a> {
 /// # Errors
 /// As [`Client::post`]; [`Error::Address`] when a part of the path is not a plain name.
 pub async fn dispatch(client: &Client, token: &Secret, asked: &Dispatch, idempotency_key: &str) -> Result<Answer> {
-    let plain = |text: &str| !text.is_empty() && text != ".." && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    let parts: Vec<&str> = asked.repository.split('/').collect();
-    if parts.len() != 2 || !parts.iter().all(|part| plain(part)) || !plain(&asked.workflow) {
+    if !is_repository(&asked.repository) || !is_plain(&asked.workflow) {
         return Err(Error::Address { reason: "a repository is `owner/name` and a workflow a file name or number" });
     }
     let mut inputs: BTreeMap<&str, &str> = asked.inputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -49,10 +48,5 @@ pub async fn dispatch(client: &Client, token: &Secret, asked: &Dispatch, idempot
     let body = serde_json::to_vec(&Body { reference: &asked.reference, inputs }).map_err(|source| Error::Encode { source })?;
     let api = asked.api.trim_end_matches('/');
     let url = format!("{api}/repos/{}/actions/workflows/{}/dispatches", asked.repository, asked.workflow);
-    let headers = vec![
-        ("authorization", format!("Bearer {}", token.expose())),
-        ("accept", "application/vnd.github+json".to_owned()),
-        ("x-github-api-version", "2022-11-28".to_owned()),
-    ];
-    client.post(Post { url, headers, body }).await
+    client.post(Post { url, headers: headers(token), body }).await
 }

@@ -3,6 +3,7 @@
 //! # Source
 //! GitHub Docs, "Validating webhook deliveries": `X-Hub-Signature-256: sha256=<hex HMAC-SHA256(secret, raw body)>`.
 
+use super::backfill::BACKFILL;
 use super::normalise::{changes, checks, deployments, issues, runs, versions};
 use crate::platform::{Platform, Proof};
 
@@ -31,4 +32,5 @@ pub static PLATFORM: Platform = Platform {
         ("create", versions::reference_created),
         ("delete", versions::reference_deleted),
     ],
+    backfill: Some(&BACKFILL),
 };

@@ -4,6 +4,7 @@
 //! GitLab Docs, "Webhooks" and "Webhook events": `X-Gitlab-Token` holds the secret itself; with a signing token, the headers of
 //! Standard Webhooks hold a signature. `Idempotency-Key` (17.4) stays the same when a delivery is sent again.
 
+use super::backfill::BACKFILL;
 use super::normalise::{changes, deployments, issues, runs, system, versions};
 use crate::platform::{Platform, Proof};
 
@@ -28,4 +29,5 @@ pub static PLATFORM: Platform = Platform {
         ("Release Hook", versions::release),
         ("System Hook", system),
     ],
+    backfill: Some(&BACKFILL),
 };

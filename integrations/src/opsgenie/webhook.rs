@@ -15,4 +15,5 @@ pub static PLATFORM: Platform = Platform {
     delivery_headers: &[],
     secret_fields: &[],
     events: &[("", normalise::alert)],
+    backfill: None,
 };

@@ -16,4 +16,5 @@ pub static PLATFORM: Platform = Platform {
     // It has the number and the code of a telephone conference.
     secret_fields: &["conference_bridge"],
     events: &[("", normalise::incident)],
+    backfill: None,
 };

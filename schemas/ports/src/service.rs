@@ -147,6 +147,67 @@ pub trait Imports: Send + Sync + std::fmt::Debug {
     async fn status(&self, who: &Principal, id: &str) -> Result<ImportStatus, PortError>;
 }
 
+/// A repository whose past is to be read.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackfill {
+    /// `github` or `gitlab`.
+    pub platform: String,
+    /// The repository, as the platform names it.
+    pub repository: String,
+    /// How far back: a number and `d`, `h` or `w`; a year when absent.
+    #[serde(default)]
+    pub since: Option<String>,
+}
+
+/// How the reading of a repository's past stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackfillStatus {
+    /// Its id.
+    pub id: String,
+    /// The platform.
+    pub platform: String,
+    /// The repository.
+    pub repository: String,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// What is read now.
+    pub at: Option<String>,
+    /// Which part is done, from 0 to 1.
+    pub progress: f64,
+    /// Questions to the platform that were answered.
+    pub requests: u64,
+    /// Answers among them that were as before.
+    pub unchanged: u64,
+    /// Questions that wait.
+    pub waiting: u64,
+    /// Events that were found.
+    pub events: u64,
+    /// Events among them that no webhook had told, where that was looked for.
+    pub missed: u64,
+    /// Requests that are left in the platform's window.
+    pub remaining: Option<u64>,
+    /// Until when it waits for the platform.
+    pub waiting_until: Option<Micros>,
+    /// Why it waits.
+    pub waiting_for: Option<String>,
+    /// What is older was read, by the platform's clock.
+    pub reached: Option<Micros>,
+    /// What was not permitted or could not be read.
+    pub notes: Vec<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Reads the past of repositories as jobs of the server.
+#[async_trait]
+pub trait Backfills: Send + Sync + std::fmt::Debug {
+    /// Begins one, goes on with one that failed, or finds the one that runs.
+    async fn begin(&self, who: &Principal, backfill: NewBackfill) -> Result<BackfillStatus, PortError>;
+    /// How it stands.
+    async fn status(&self, who: &Principal, id: &str) -> Result<BackfillStatus, PortError>;
+}
+
 /// The bytes of a body, as they come.
 pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 

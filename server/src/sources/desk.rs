@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
+use kiro_integrations::backfill::Patience;
+use kiro_integrations::outbound::Client;
+use kiro_integrations::{Api, Reach, reach};
 use kiro_ports::{
     AddedSource, ExplainRequest, NewSource, PortError, Principal, ReplayRequest, SourceCounts, SourceInfo, SourceStore as _, Sources,
     SqlEngine, StoredSource,
@@ -26,6 +29,8 @@ pub(crate) struct SourceDesk {
     pub(crate) book: Book,
     pub(crate) engine: EngineHandle,
     pub(crate) sql: Arc<dyn SqlEngine>,
+    /// Asks platforms.
+    pub(crate) client: Client,
     pub(crate) raw: Raw,
 }
 
@@ -53,6 +58,24 @@ impl SourceDesk {
     fn find_stored(&self, who: &Principal, name: &str) -> Result<StoredSource, PortError> {
         let stored = self.find(who, name)?.stored.clone();
         stored.ok_or_else(|| refused(FaultKind::Conflict, format!("the source {name:?} is in kirolinter.yaml: change it there")))
+    }
+
+    /// Who the token of a source stands for, and whether it permits what is asked of it.
+    async fn try_token(&self, hook: &Hook) -> Option<Value> {
+        let (file, url) = hook.token.as_ref()?;
+        let token = match secrets::read(file) {
+            Ok(token) => token,
+            Err(reason) => return Some(tried("token", Err(reason))),
+        };
+        if hook.platform.backfill.is_none() {
+            return Some(tried("token", Ok("it can be read; the platform is asked nothing".to_owned())));
+        }
+        let api = Api::new(self.client.clone(), hook.platform, url.as_deref(), token, Arc::clone(&self.raw.clock));
+        let reach = match api {
+            Ok(api) => reach(hook.platform, &api.patient(Patience { tries: 1, waits: 0, ..Patience::default() })).await,
+            Err(error) => Err(error),
+        };
+        Some(tried("token", reach.map_err(|error| error.to_string()).and_then(|reach| told(&reach))))
     }
 
     /// Raw deliveries that cannot be queried yet.
@@ -160,6 +183,9 @@ fn file(who: &Principal, what: &str, file: Option<String>) -> Result<Option<Stri
 /// What has to be looked after.
 fn problems(hook: &Hook, counts: &SourceCounts) -> Vec<String> {
     let mut problems = hook.problems.clone();
+    if hook.platform.backfill.is_some() && hook.token.is_none() {
+        problems.push("no token: the platform cannot be asked for what webhooks miss".to_owned());
+    }
     if hook.secrets.is_empty() {
         problems.push("no secret can be read: deliveries are answered with 503".to_owned());
     }
@@ -176,6 +202,14 @@ fn problems(hook: &Hook, counts: &SourceCounts) -> Vec<String> {
 fn tried(what: &str, outcome: Result<String, String>) -> Value {
     let is_ok = outcome.is_ok();
     json!({"check": what, "is_ok": is_ok, "detail": outcome.unwrap_or_else(|reason| reason)})
+}
+
+/// What a platform says of a token.
+fn told(reach: &Reach) -> Result<String, String> {
+    let left = reach.remaining.map(|left| format!(", {left} requests left")).unwrap_or_default();
+    let scopes = if reach.scopes.is_empty() { "the platform does not tell its scopes".to_owned() } else { reach.scopes.join(" ") };
+    let text = format!("it stands for {}: {scopes}{left}", reach.account);
+    if reach.missing.is_empty() { Ok(text) } else { Err(format!("{text}; it lacks {}", reach.missing.join(" "))) }
 }
 
 /// A sample goes the way of a delivery as far as its proof; one that is forged must not.
@@ -250,10 +284,7 @@ impl Sources for SourceDesk {
         let hook = self.find(who, name)?;
         let mut checks: Vec<Value> = hook.problems.iter().map(|problem| tried("files", Err(problem.clone()))).collect();
         checks.extend(try_secrets(&hook, self.raw.clock.now()));
-        if let Some(file) = hook.stored.as_ref().and_then(|stored| stored.token_file.as_deref()) {
-            let read = secrets::read(Path::new(file)).map(|_token| format!("{file} can be read"));
-            checks.push(tried("token", read));
-        }
+        checks.extend(self.try_token(&hook).await);
         let is_ok = checks.iter().all(|check| check["is_ok"] == true);
         Ok(json!({"name": name, "platform": hook.platform.name, "is_ok": is_ok, "checks": checks}))
     }

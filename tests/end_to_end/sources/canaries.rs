@@ -228,7 +228,7 @@ fn started(files: &mut Files<'_>) -> Result<(Server, Vec<(&'static str, String)>
 fn add_sources(server: &Server, files: &mut Files<'_>) -> Result<[String; 2]> {
     let ((_, given), (_, api_token)) = (files.secret("given.secret")?, files.secret("api.token")?);
     for (name, more) in [("made", vec![]), ("given", vec!["--secret-file", given.as_str(), "--token-file", api_token.as_str()])] {
-        let added = server.must(&[&["sources", "add", "github", "--name", name][..], &more].concat())?;
+        let added = server.must(&[&["sources", "add", "gitea", "--name", name][..], &more].concat())?;
         files.cage.0.extend(added["secret"].as_str().map(str::to_owned));
     }
     files.cage.0.extend(server.must(&["sources", "rotate", "made"])?["secret"].as_str().map(str::to_owned));
