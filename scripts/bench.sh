@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the programs, installs the peers and prints what the benchmarks find, as Markdown: scripts/bench.sh [PART…]
-# BENCH_PROFILE: the profile of cargo (default bench). BENCH_EVENTS, BENCH_RATE, BENCH_SECONDS: how much.
+# BENCH_PROFILE: the profile of cargo (default bench). BENCH_EVENTS, BENCH_RATE, BENCH_WEBHOOKS, BENCH_SECONDS: how much.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export BENCH_PROFILE=${BENCH_PROFILE:-bench}

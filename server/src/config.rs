@@ -14,6 +14,7 @@ use crate::maintain::Plan;
 use crate::role::Role;
 
 mod source;
+mod webhooks;
 
 pub(crate) use source::Source;
 
@@ -21,8 +22,6 @@ pub(crate) use source::Source;
 const MAX_BYTES: usize = 1 << 20;
 /// A week: logs tell of files that are gone for as long as these are kept.
 const MOST_HOURS: u32 = 168;
-/// How long webhooks are kept as they came, unless the file says otherwise.
-const WEBHOOK_DAYS: u32 = 14;
 /// A spill that is smaller would not hold a single large record.
 const LEAST_SPILL: u64 = 2_000_000;
 
@@ -329,18 +328,6 @@ pub(crate) fn validate(mut raw: Raw, role: Role, overrides: Overrides) -> Result
     }
 }
 
-impl Config {
-    /// Where secrets lie that are made for sources.
-    pub(crate) fn secrets_dir(&self) -> PathBuf {
-        self.raw.secrets_dir.clone().unwrap_or_else(|| self.data_dir.join("secrets"))
-    }
-
-    /// How long webhooks are kept as they came.
-    pub(crate) fn webhook_age(&self) -> Duration {
-        Duration::from_hours(24 * u64::from(self.raw.log.webhook_days.unwrap_or(WEBHOOK_DAYS)))
-    }
-}
-
 /// What counts in `dora`: what the file says, else the defaults.
 fn delivery(raw: &Raw, problems: &mut Vec<Problem>) -> Settings {
     let read = raw.delivery.as_ref().map(Settings::read).transpose();
@@ -596,18 +583,6 @@ mod tests {
         let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
         assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);
         assert!(problems("lake: {retention_hours: 168, log_retention_hours: 1}").is_empty());
-    }
-
-    #[test]
-    fn webhooks_have_a_topic_and_a_time() {
-        let read = |text: &str| validate(parse(text).expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
-        let config = read("log: {topic: a, webhook_days: 2}");
-        assert_eq!((config.webhook_topic.as_str(), config.webhook_age().as_secs()), ("a.webhooks", 2 * 86_400));
-        assert_eq!(read("").webhook_age().as_secs(), 14 * 86_400);
-        let one = read("log: {topic: a, webhook_topic: a}");
-        assert_eq!(crate::base::all_topics(&one), ["a", "a.history"], "one topic for both is read once");
-        assert_eq!(problems("log: {webhook_days: 0}").len(), 1);
-        assert_eq!(problems("log: {topic: a, webhook_topic: a.history}").len(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Puts together what a role needs, runs it, and stops it in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kiro_ingest::engine::{Engine, EngineConfig, EngineHandle};
@@ -12,7 +13,7 @@ use prometheus::proto::MetricFamily;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::base::Base;
 use crate::config::Config;
@@ -28,6 +29,8 @@ use crate::stages::Stages;
 use crate::tls;
 use crate::train::Trainer;
 
+/// How long a stop waits for the control store.
+const CLOSE: Duration = Duration::from_secs(5);
 /// The consumer group that shares the partitions among the processes of `ingest`.
 const GROUP: &str = "kirolinter-ingest";
 
@@ -67,7 +70,12 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         stages.add("probe", |stop| door.serve(probe::router(vital), stop));
     }
     info!(%role, addresses, data_dir = %base.config.data_dir.display(), "up");
-    stages.run().await
+    let ended = stages.run().await;
+    // Nobody asks it any more: what SQLite keeps beside its file goes into it.
+    if tokio::time::timeout(CLOSE, base.store.close()).await.is_err() {
+        warn!("the control store was not closed in time");
+    }
+    ended
 }
 
 /// Everything in one process.

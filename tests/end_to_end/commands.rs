@@ -58,7 +58,6 @@ sources test nobody
 sources remove nobody
 sources replay github --since yesterday
 sources explain nowhere
-sources explain 4
 token create x --role king
 token revoke nobody
 status --token kiro_wrong
