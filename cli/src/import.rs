@@ -109,7 +109,7 @@ async fn file(server: &Server, format: Format, file: &Path, mapping: &Path, kind
         let offset = status["received_bytes"].as_u64().unwrap_or(0);
         source.seek(SeekFrom::Start(offset))?;
         let mut piece = Vec::new();
-        source.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+        std::io::Read::by_ref(&mut source).take(PIECE as u64).read_to_end(&mut piece)?;
         let request = server.request(Method::PUT, &format!("/api/v1/imports/{id}/bytes?offset={offset}")).body(piece);
         status = server.send(request).await?.json().await?;
         bar.set_message("uploading");

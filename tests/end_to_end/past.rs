@@ -144,7 +144,7 @@ fn wrong(server: &Server) -> Result<()> {
         (&["github", "nowhere"], "octocat/hello-world"),
         (&["github", REPOSITORY, "--since", "yesterday"], "365d"),
         (&["gitlab", "acme/shop"], "sources.gitlab.token_file"),
-        (&["bitbucket", "acme/shop"], "unexpected argument"),
+        (&["bitbucket", "acme/shop"], "cannot be used with"),
     ];
     for (arguments, word) in cases {
         let all: Vec<&str> = ["import"].iter().chain(arguments).copied().collect();
