@@ -28,10 +28,10 @@ const INTERRUPTED: u8 = 130;
 pub(crate) async fn run(server: &Server, format: Format, args: ImportArgs) -> Result<u8> {
     match (args.platform, args.file, args.mapping) {
         (Some(ImportCommand::Github(of)), ..) => {
-            platform(server, format, json!({"platform": "github", "repository": of.repository, "since": of.since})).await
+            platform(server, format, &json!({"platform": "github", "repository": of.repository, "since": of.since})).await
         }
         (Some(ImportCommand::Gitlab(of)), ..) => {
-            platform(server, format, json!({"platform": "gitlab", "repository": of.repository, "since": of.since})).await
+            platform(server, format, &json!({"platform": "gitlab", "repository": of.repository, "since": of.since})).await
         }
         (None, Some(file), Some(mapping)) => self::file(server, format, &file, &mapping, args.kind).await.map(|()| 0),
         (None, ..) => bail!("a file and its --mapping are needed, or a platform and a repository"),
@@ -39,8 +39,8 @@ pub(crate) async fn run(server: &Server, format: Format, args: ImportArgs) -> Re
 }
 
 /// Has the past of a repository read. Interrupted, the job goes on at the server.
-async fn platform(server: &Server, format: Format, asked: Value) -> Result<u8> {
-    let mut status = server.post("/api/v1/imports/platforms", &asked).await?;
+async fn platform(server: &Server, format: Format, asked: &Value) -> Result<u8> {
+    let mut status = server.post("/api/v1/imports/platforms", asked).await?;
     let path = format!("/api/v1/imports/platforms/{}", status["id"].as_str().context("the server gave no import id")?);
     let name = format!("{} {}", asked["platform"].as_str().unwrap_or(""), asked["repository"].as_str().unwrap_or(""));
     let bar = bar(PARTS, format)?;
@@ -109,7 +109,7 @@ async fn file(server: &Server, format: Format, file: &Path, mapping: &Path, kind
         let offset = status["received_bytes"].as_u64().unwrap_or(0);
         source.seek(SeekFrom::Start(offset))?;
         let mut piece = Vec::new();
-        source.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+        std::io::Read::by_ref(&mut source).take(PIECE as u64).read_to_end(&mut piece)?;
         let request = server.request(Method::PUT, &format!("/api/v1/imports/{id}/bytes?offset={offset}")).body(piece);
         status = server.send(request).await?.json().await?;
         bar.set_message("uploading");

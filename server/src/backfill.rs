@@ -20,6 +20,7 @@ use kiro_ports::{BackfillStatus, Backfills, NewBackfill, PortError, Principal, S
 use kiro_schemas::{Event, FaultKind, Tenant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,10 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// How often it is looked whether a repository is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Walks at a time: platforms limit requests that come at once, too.
+const MOST_WALKS: usize = 4;
+/// One that failed is looked after again so soon, if it ever came to its end.
+const AGAIN_MINUTES: u32 = 5;
 /// Ids of one question whether they are known.
 const MOST_IDS: usize = 200;
 
@@ -71,6 +76,7 @@ pub(crate) struct Backfiller {
     client: Client,
     sql: Arc<dyn SqlEngine>,
     telemetry: Telemetry,
+    walks: Arc<Semaphore>,
     jobs: Arc<Mutex<HashMap<String, Job>>>,
 }
 
@@ -108,7 +114,8 @@ impl Backfiller {
         }
         let (journal, telemetry) = (base.history(), base.telemetry.clone());
         let client = outbound::client(&base.config, CALL)?;
-        Ok(Self { dir, base: base.clone(), journal, client, sql, telemetry, jobs: Arc::new(Mutex::new(jobs)) })
+        let (walks, jobs) = (Arc::new(Semaphore::new(MOST_WALKS)), Arc::new(Mutex::new(jobs)));
+        Ok(Self { dir, base: base.clone(), journal, client, sql, telemetry, walks, jobs })
     }
 
     /// Goes on with the jobs that ran when the process ended.
@@ -182,10 +189,13 @@ impl Backfiller {
         }
         let backfiller = self.clone();
         tokio::spawn(async move {
+            // It is never closed.
+            let turn = backfiller.walks.acquire().await;
             let result = backfiller.run(platform, api, kept).await;
             if let Err(error) = &result {
                 tracing::warn!(%error, id, "a platform's past cannot be read to its end; the next try goes on from here");
             }
+            drop(turn);
             backfiller.end(&id, result.err().map(|error| error.to_string()));
         });
         Ok(status)
@@ -292,7 +302,11 @@ impl Backfiller {
     /// The jobs of sources that are to be looked after, and how often.
     fn reconciled(&self) -> Vec<(String, u32)> {
         let sources = &self.base.config.raw.sources;
-        let minutes = |job: &Job| sources.get(&job.status.platform)?.reconcile_minutes;
+        let minutes = |job: &Job| {
+            let minutes = sources.get(&job.status.platform)?.reconcile_minutes?;
+            let is_broken_off = job.status.state == "failed" && job.status.reached.is_some();
+            Some(if is_broken_off { minutes.min(AGAIN_MINUTES) } else { minutes })
+        };
         self.lock().iter().filter_map(|(id, job)| Some((id.clone(), minutes(job)?))).collect()
     }
 

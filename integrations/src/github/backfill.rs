@@ -33,13 +33,13 @@ fn read(ask: &Ask, known: &Known<'_>, body: &[u8]) -> serde_json::Result<Page> {
         "repository" => repository(known, &serde_json::from_slice(body)?, &ask.path),
         "workflows" => workflows(&list(body, "workflows")?),
         "runs" => runs(ask, known, body)?,
-        "attempt" => attempt(known, serde_json::from_slice(body)?),
+        "attempt" => attempt(known, &serde_json::from_slice(body)?),
         "jobs" => told(known, list(body, "jobs")?, |row| ("workflow_job", json!({"action": action(row, "queued"), "workflow_job": row}))),
         "deployments" => deployments(known, rows(body)?),
         "statuses" => told(known, rows(body)?, |row| status(&ask.with, row)),
         "pull requests" => pulls(known, &rows(body)?),
         "first commit" => first_commit(ask, &rows(body)?, known),
-        "pull request" => pull(ask, known, serde_json::from_slice(body)?),
+        "pull request" => pull(ask, known, &serde_json::from_slice(body)?),
         "issues" => issues(known, rows(body)?),
         "releases" => releases(known, rows(body)?),
         _ => Page::default(),
@@ -122,17 +122,17 @@ fn runs(ask: &Ask, known: &Known<'_>, body: &[u8]) -> serde_json::Result<Page> {
         return Ok(Page { asks: vec![range(&base, from, middle), range(&base, middle + 1, to)], is_replaced: true, ..Page::default() });
     }
     let rows = list(body, "workflow_runs")?;
-    Ok(Page { rows: rows.into_iter().filter_map(|row| run(known, row)).collect(), ..Page::default() })
+    Ok(Page { rows: rows.iter().filter_map(|row| run(known, row)).collect(), ..Page::default() })
 }
 
 fn is_wanted(known: &Known<'_>, row: &Value, made: &str, changed: &str) -> bool {
     time(row, made).is_some_and(|made| made >= known.span.since) && time(row, changed).is_none_or(|changed| changed >= known.span.fresh)
 }
 
-fn run(known: &Known<'_>, row: Value) -> Option<Row> {
-    let number = id(&row, "id").filter(|_| is_wanted(known, &row, "created_at", "updated_at"))?;
-    let attempt = id(&row, "run_attempt").unwrap_or(1);
-    let key = key(&[&number.to_string(), &attempt.to_string(), text(&row, "status"), text(&row, "updated_at")]);
+fn run(known: &Known<'_>, row: &Value) -> Option<Row> {
+    let number = id(row, "id").filter(|_| is_wanted(known, row, "created_at", "updated_at"))?;
+    let attempt = id(row, "run_attempt").unwrap_or(1);
+    let key = key(&[&number.to_string(), &attempt.to_string(), text(row, "status"), text(row, "updated_at")]);
     let base = format!("{}/actions/runs/{number}", base(known));
     let attempts =
         (1..attempt.min(MOST_ATTEMPTS + 1)).map(|n| Ask::new("attempt", format!("{base}/attempts/{n}"), Follow::No, Without::Gone));
@@ -141,13 +141,13 @@ fn run(known: &Known<'_>, row: Value) -> Option<Row> {
     Some(Row { key, told: vec![run_hook(known, row)], asks })
 }
 
-fn run_hook(known: &Known<'_>, row: Value) -> Told {
-    let name = id(&row, "workflow_id").and_then(|id| known.about.get(&format!("workflow {id}")));
-    let action = action(&row, "requested").to_owned();
+fn run_hook(known: &Known<'_>, row: &Value) -> Told {
+    let name = id(row, "workflow_id").and_then(|id| known.about.get(&format!("workflow {id}")));
+    let action = action(row, "requested");
     hook(known, "workflow_run", json!({"action": action, "workflow": {"name": name}, "workflow_run": row}))
 }
 
-fn attempt(known: &Known<'_>, row: Value) -> Page {
+fn attempt(known: &Known<'_>, row: &Value) -> Page {
     let told = (!row.is_null()).then(|| run_hook(known, row));
     Page { rows: vec![Row { told: told.into_iter().collect(), ..Row::default() }], ..Page::default() }
 }
@@ -201,12 +201,12 @@ fn first_commit(ask: &Ask, rows: &[Value], known: &Known<'_>) -> Page {
     Page { asks: vec![whole], ..Page::default() }
 }
 
-fn pull(ask: &Ask, known: &Known<'_>, row: Value) -> Page {
+fn pull(ask: &Ask, known: &Known<'_>, row: &Value) -> Page {
     if row.is_null() {
         return Page::default();
     }
     // One that is open was opened under another title, perhaps: it is told as it is.
-    let action = if text(&row, "state") == "closed" { "closed" } else { "edited" };
+    let action = if text(row, "state") == "closed" { "closed" } else { "edited" };
     let mut told = hook(known, "pull_request", json!({"action": action, "pull_request": row}));
     told.notes.extend(time(&ask.with, "first_commit_at").map(|time| ("first_commit_at", time.to_string())));
     Page { rows: vec![Row { told: vec![told], ..Row::default() }], ..Page::default() }

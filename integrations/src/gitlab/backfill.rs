@@ -37,7 +37,7 @@ fn read(ask: &Ask, known: &Known<'_>, body: &[u8]) -> serde_json::Result<Page> {
     Ok(match &*ask.what {
         "project" => project(known, &serde_json::from_slice(body)?),
         "pipelines" => pipelines(known, &rows(body)?),
-        "jobs" => jobs(ask, known, rows(body)?),
+        "jobs" => jobs(ask, known, &rows(body)?),
         "pipeline" => pipeline(ask, known, &serde_json::from_slice(body)?),
         "deployments" => each(known, rows(body)?, deployment),
         "merge requests" => merges(known, rows(body)?),
@@ -103,7 +103,7 @@ fn pipelines(known: &Known<'_>, rows: &[Value]) -> Page {
 }
 
 /// Rows are carried from page to page: only with all jobs it is known which is whose retry.
-fn jobs(ask: &Ask, known: &Known<'_>, rows: Vec<Value>) -> Page {
+fn jobs(ask: &Ask, known: &Known<'_>, rows: &[Value]) -> Page {
     let number = id(&ask.with, "pipeline").unwrap_or(0);
     let mut all = ask.with.get("jobs").and_then(Value::as_array).cloned().unwrap_or_default();
     let kept = [

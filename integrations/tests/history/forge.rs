@@ -158,22 +158,8 @@ impl Forge {
         if given != Some(format!("{}{TOKEN}", self.prefix).as_str()) {
             return (401, out, "{\"message\":\"Bad credentials\"}".to_owned());
         }
-        match inner.faults.remove(&number) {
-            Some(Fault::Status(status)) => return (status, out, "{\"message\":\"no\"}".to_owned()),
-            Some(Fault::RetryAfter(status, seconds)) => {
-                out.push(("retry-after", seconds.to_string()));
-                return (status, out, "{\"message\":\"slow down\"}".to_owned());
-            }
-            Some(Fault::Secondary) => return (403, out, "{\"message\":\"You have exceeded a secondary rate limit.\"}".to_owned()),
-            Some(Fault::Window) => {
-                let reset = Micros::parse(NOW).expect("a time").0 / 1_000_000;
-                out[1].1 = "0".to_owned();
-                out.push(("x-ratelimit-reset", reset.to_string()));
-                return (403, out, "{\"message\":\"API rate limit exceeded\"}".to_owned());
-            }
-            Some(Fault::Garbage) => return (200, out, "<html>".to_owned()),
-            Some(Fault::Cut) => return (0, out, String::new()),
-            None => {}
+        if let Some(fault) = inner.faults.remove(&number) {
+            return failed(fault, out);
         }
         let path = uri.path().to_owned();
         let asked = query(uri.query().unwrap_or_default());
@@ -213,6 +199,26 @@ impl Forge {
         let is_known = headers.get("if-none-match").is_some_and(|given| given.to_str().ok() == Some(tag.as_str()));
         out.push(("etag", tag));
         if is_known { (304, out, String::new()) } else { (200, out, body) }
+    }
+}
+
+/// How a request is answered that is to fail; the status 0 is an answer that breaks off.
+fn failed(fault: Fault, mut out: Vec<(&'static str, String)>) -> (u16, Vec<(&'static str, String)>, String) {
+    match fault {
+        Fault::Status(status) => (status, out, "{\"message\":\"no\"}".to_owned()),
+        Fault::RetryAfter(status, seconds) => {
+            out.push(("retry-after", seconds.to_string()));
+            (status, out, "{\"message\":\"slow down\"}".to_owned())
+        }
+        Fault::Secondary => (403, out, "{\"message\":\"You have exceeded a secondary rate limit.\"}".to_owned()),
+        Fault::Window => {
+            let reset = Micros::parse(NOW).expect("a time").0 / 1_000_000;
+            out.retain(|(name, _)| *name != "x-ratelimit-remaining");
+            out.extend([("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", reset.to_string())]);
+            (403, out, "{\"message\":\"API rate limit exceeded\"}".to_owned())
+        }
+        Fault::Garbage => (200, out, "<html>".to_owned()),
+        Fault::Cut => (0, out, String::new()),
     }
 }
 

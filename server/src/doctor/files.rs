@@ -34,7 +34,7 @@ pub(super) fn configured(config: &Config, sheet: &mut Sheet) {
         look("log.mapped_topics".to_owned(), base::decoder(config).map(drop));
     }
     let secrets = config.raw.sources.iter().flat_map(|(name, source)| {
-        let all = std::iter::once(&source.secret_file).chain(&source.previous_secret_file);
+        let all = source.secret_file.iter().chain(&source.previous_secret_file).chain(&source.token_file);
         all.map(move |file| (format!("sources.{name}"), file.clone()))
     });
     let targets = config.raw.targets.iter().map(|(name, target)| match target {
