@@ -204,7 +204,16 @@ fn check_answers(serve: &Process, all: usize) -> Result<()> {
     ensure!(runs.len() == all && runs.values().all(|n| *n == 1), "{} runs of {all}: {:?}", runs.len(), runs.iter().find(|(_, n)| **n != 1));
     ensure!(count(serve.http, "pipeline_runs_events")? == runs, "the events are not those of the runs");
     let health = rows(serve.http, "SELECT sum(runs) AS n FROM pipeline_health")?;
-    ensure!(health[0]["n"] == all, "pipeline_health counts {} of {all} runs", health[0]["n"]);
+    if health[0]["n"] != all {
+        let by_source =
+            |table: &str, what: &str| rows(serve.http, &format!("SELECT source, {what} AS n FROM {table} GROUP BY 1 ORDER BY 1"));
+        bail!(
+            "pipeline_health counts {} of {all} runs; by source {:?}, where the runs are {:?}",
+            health[0]["n"],
+            by_source("pipeline_health", "sum(runs)")?,
+            by_source("pipeline_runs", "count(*)")?
+        );
+    }
     let (port, sql) = (serve.pg.to_string(), "SELECT count(*) FROM pipeline_runs");
     let psql = Command::new("psql").args(["-h", "127.0.0.1", "-p", &port, "-U", "loopback", "-d", "kiro", "-Atc", sql]).output()?;
     let psql = Answer::of(psql)?;
