@@ -127,9 +127,6 @@ fn main() -> ExitCode {
         Command::Check { role, options } => (role, options, true),
         Command::Doctor { role, deep, format, options } => return examine(role, &options, deep, format),
     };
-    if !is_check {
-        allocator::settle();
-    }
     match read(role, &options) {
         Err(error) => tell(&error, ExitCode::from(MISCONFIGURED)),
         Ok(_) if is_check => {
