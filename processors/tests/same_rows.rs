@@ -131,7 +131,10 @@ fn facts() -> impl Strategy<Value = Vec<Fact>> {
 
 /// A commit of a fact.
 fn sha(kind: &str, number: usize) -> Json {
-    let digits: String = format!("{kind}{number}").bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut digits = String::new();
+    for byte in format!("{kind}{number}").bytes() {
+        write!(digits, "{byte:02x}").expect("text");
+    }
     json!(format!("{digits:0<40}"))
 }
 
@@ -245,7 +248,9 @@ fn take(rows: &mut Rows, derived: &[(&'static Table, RecordBatch)], left_out: &[
         let keys: Vec<_> = table.key.iter().map(column).collect();
         for at in 0..batch.num_rows() {
             let mut key = table.name.to_owned();
-            keys.iter().for_each(|column| write!(key, "|{}", column.value(at)).expect("text"));
+            for column in &keys {
+                write!(key, "|{}", column.value(at)).expect("text");
+            }
             rows.insert(key, kept.slice(at, 1));
         }
     }

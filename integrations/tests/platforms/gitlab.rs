@@ -113,7 +113,7 @@ fn the_words_are_those_of_github() {
 #[test]
 fn a_pushed_commit_says_of_which_branch_and_merge_it_is() {
     let texts = ["Push-Hook.branch.own", "Push-Hook.merge.own", "Merge-Request-Hook.merged.own"].map(|name| payload("gitlab", name));
-    let [branch, trunk, merge] = texts.each_ref().map(|text| text.as_str());
+    let [branch, trunk, merge] = texts.each_ref().map(String::as_str);
     let (branch, trunk, merge) = (all("Push Hook", branch), all("Push Hook", trunk), one("Merge Request Hook", merge));
     assert_eq!((branch.len(), trunk.len()), (2, 3));
     assert_eq!(merge.get("commit_sha").as_text(), Some(&*branch[1].subject_id));

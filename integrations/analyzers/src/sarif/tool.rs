@@ -124,7 +124,7 @@ part!(Component, "a component of a tool", visit_map<MapAccess>(self, map) {
         match key.as_str() {
             "name" => {
                 let name = map.next_value::<Option<String>>()?.unwrap_or_default();
-                self.into.name = clip(name.trim(), self.budget.name_bytes).to_owned();
+                clip(name.trim(), self.budget.name_bytes).clone_into(&mut self.into.name);
             }
             "rules" => map.next_value_seed(Part { budget: &mut *self.budget, into: &mut self.into.rules })?,
             _ => drop(map.next_value::<IgnoredAny>()?),
