@@ -1,7 +1,7 @@
 //! GitHub: verifies and reads its webhooks, starts its workflows.
 
 mod dispatch;
-mod normalise;
+pub(crate) mod normalise;
 mod webhook;
 
 pub use dispatch::{Dispatch, dispatch};
