@@ -13,7 +13,7 @@ use crate::args::{
     TokenCommand,
 };
 use crate::http::Server;
-use crate::{import, print, report};
+use crate::{import, print, report, status};
 
 /// Runs a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -45,7 +45,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         }
         Command::Audit { command: AuditCommand::Verify } => return audit_verify(&server, format).await,
         Command::Token { command } => token(&server, format, command).await?,
-        Command::Status => print::json(&server.get("/api/v1/status").await?)?,
+        Command::Status => status::run(&server, format).await?,
     }
     Ok(0)
 }

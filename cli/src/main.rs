@@ -11,6 +11,7 @@ mod http;
 mod import;
 mod print;
 mod report;
+mod status;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -8,13 +8,15 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::engine::EngineHandle;
 use kiro_lake::Lake;
 use kiro_log::{SpillLog, SpillStatus};
-use kiro_ports::{Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest};
+use kiro_ports::{
+    Anchors, Clock, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest,
+};
 use kiro_schemas::TopicPartition;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::models::Shelf;
-use crate::{audit, rows};
+use crate::{audit, maintain, rows};
 
 /// How long `settle` waits.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -46,6 +48,7 @@ pub(crate) struct Desk {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) lake: Arc<Lake>,
     pub(crate) anchors: Arc<dyn Anchors>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
@@ -74,6 +77,7 @@ impl Operations for Desk {
             "gaps": status.gaps,
             "deliveries_waiting": self.outbox.waiting().await.ok(),
             "broken_invariants": kiro_schemas::invariant::broken(),
+            "upkeep": maintain::told(self.lake.upkeep_note().await, self.clock.now()),
         })
     }
 

@@ -110,6 +110,7 @@ impl Reception {
             outbox: Arc::new(base.store.clone()),
             lake: Arc::clone(&base.lake),
             anchors: Arc::new(base.store.clone()),
+            clock: Arc::clone(&base.clock),
         });
         let held = Held {
             outbox: Arc::new(base.store.clone()),
