@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod dead_letters;
 mod environment;
 mod http;
 mod import;

@@ -26,6 +26,7 @@ mod operations;
 mod outbound;
 mod probe;
 mod process;
+mod replay;
 mod reports;
 mod role;
 mod rows;
