@@ -14,6 +14,7 @@ mod decider;
 mod doctor;
 mod environment;
 mod error;
+mod formats;
 mod held;
 mod imports;
 mod intake;
