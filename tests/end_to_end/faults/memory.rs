@@ -104,7 +104,7 @@ fn is_flat(samples: &[Sample], what: &str, of: fn(&Sample) -> f64, slack: f64) -
 
 #[test]
 fn a_backlog_before_a_slow_store_stays_within_512_mib() -> Result<()> {
-    let mib = figure(200, 2_048)?;
+    let mib = figure(560, 2_048)?;
     let minutes = super::minutes(0, 120)?;
     let store = S3::start()?;
     let mut ground = Ground::new("memory", "lake: {url: \"s3://lake/memory\"}\n")?;
