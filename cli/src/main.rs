@@ -6,11 +6,13 @@
 
 mod args;
 mod commands;
+mod dead_letters;
 mod environment;
 mod http;
 mod import;
 mod print;
 mod report;
+mod status;
 
 use std::io::Write as _;
 use std::process::ExitCode;

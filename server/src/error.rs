@@ -81,6 +81,15 @@ pub(crate) enum Error {
     /// The thread that read a report broke.
     #[error("reading a report broke: {0}")]
     ReportReader(tokio::task::JoinError),
+    /// A replay of dead letters is to go on from a place that no answer named.
+    #[error("after: {0:?} is no place of a replay; it is `next` of the answer before")]
+    Cursor(String),
+    /// The row of a dead letter is not one that this program writes.
+    #[error("a row of dead_letters cannot be understood: {0}")]
+    Letter(String),
+    /// The thread that made records of dead letters broke.
+    #[error("replay of dead letters broke: {0}")]
+    Replay(tokio::task::JoinError),
     /// The bytes of an import could not be kept.
     #[error("cannot keep the import's bytes: {0}")]
     ImportBytes(std::io::Error),
@@ -90,8 +99,10 @@ impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
             Self::ImportBytes(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
-            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) => FaultKind::Internal,
-            Self::NoGate | Self::Event(_) => FaultKind::Invalid,
+            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) | Self::Replay(_) | Self::Letter(_) => {
+                FaultKind::Internal
+            }
+            Self::NoGate | Self::Event(_) | Self::Cursor(_) => FaultKind::Invalid,
             Self::ManyEvents { .. } => FaultKind::TooLarge,
             Self::NoPlatform { .. } | Self::NoReport { .. } => FaultKind::NotFound,
             Self::Report { source, .. } => source.kind(),
@@ -109,7 +120,7 @@ impl Fault for Error {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) => Blame::Ours,
+            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) | Self::Replay(_) | Self::Letter(_) => Blame::Ours,
             Self::Report { source, .. } => source.blame(),
             Self::ReportAppend { source, .. } => source.blame(),
             Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) => Blame::External,
@@ -136,6 +147,9 @@ impl Fault for Error {
             Self::Report { .. } => "KIR-1114",
             Self::ReportAppend { .. } => "KIR-1115",
             Self::ReportReader(_) => "KIR-1116",
+            Self::Cursor(_) => "KIR-1117",
+            Self::Replay(_) => "KIR-1118",
+            Self::Letter(_) => "KIR-1119",
         }
     }
 }

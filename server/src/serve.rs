@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::base::{Base, all, secret};
+use crate::base::{Base, all, quarantine, secret};
 use crate::config::{Config, Source};
 use crate::decider::Gates;
 use crate::held::Held;
@@ -28,6 +28,7 @@ use crate::intake::{Doors, Hook, RecordIds};
 use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
+use crate::replay::Replayer;
 use crate::reports::Reporter;
 use crate::telemetry::Watched;
 use crate::tls::Certificates;
@@ -105,11 +106,19 @@ impl Reception {
             log: Arc::clone(&base.log),
             spill: base.spill.clone(),
             topics: base.all_topics(),
-            sql: Arc::clone(&query) as _,
+            replayer: Replayer {
+                log: Arc::clone(&base.log),
+                sql: Arc::clone(&query) as _,
+                engine: engine.clone(),
+                journal: journal.clone(),
+                clock: Arc::clone(&base.clock),
+                quarantine: quarantine(config),
+            },
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),
             lake: Arc::clone(&base.lake),
             anchors: Arc::new(base.store.clone()),
+            clock: Arc::clone(&base.clock),
         });
         let held = Held {
             outbox: Arc::new(base.store.clone()),

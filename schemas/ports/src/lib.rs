@@ -30,8 +30,8 @@ pub use log::{
 };
 pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
 pub use service::{
-    Assessor, Audit, AuditEntry, ByteStream, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations, Reports,
-    RiskRequest, bearer,
+    Assessor, Audit, AuditEntry, ByteStream, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake, NewImport, Operations,
+    Replayed, Reports, RiskRequest, bearer,
 };
 pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
 pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};

@@ -148,6 +148,10 @@ struct SimDecoder {
 }
 
 impl Decode for SimDecoder {
+    fn headers_read(&self, headers: &Headers) -> Headers {
+        self.decoder.headers_read(headers)
+    }
+
     /// One event a line.
     fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String> {
         self.life.strike(CrashPoint::Decode);
