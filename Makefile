@@ -30,7 +30,7 @@ bench: ## Measure against peers in one run and print the ratios; BENCH_PROFILE=q
 	@scripts/setup.sh test
 	@scripts/bench.sh
 
-fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30)
+fuzz: setup ## Fuzz every parser of outside bytes, each for FUZZ_SECONDS (30); FUZZ_CHANGED=COMMIT only those that changed since
 	@fuzz/run.sh
 
 soak: ## Long runs under faults, all or SOAK=what; SOAK_COUNT and SOAK_MINUTES say how much; scripts/soak.sh lists them

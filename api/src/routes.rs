@@ -254,13 +254,16 @@ async fn model_evaluate(State(state): State<Shared>, Extension(who): Extension<P
 struct ReplayBody {
     #[serde(default)]
     reason: String,
+    /// `next` of the answer before.
+    #[serde(default)]
+    after: Option<String>,
 }
 
 async fn dead_letters_replay(State(state): State<Shared>, Extension(who): Extension<Principal>, body: Bytes) -> Result<Response> {
     let request: ReplayBody = if body.is_empty() { ReplayBody::default() } else { read(&body)? };
     audit(&state, &who, "dead_letters.replay", &request.reason).await?;
-    let replayed = state.ports.operations.replay_dead_letters(&who, &request.reason).await?;
-    Ok(Json(json!({ "replayed": replayed })).into_response())
+    let replayed = state.ports.operations.replay_dead_letters(&who, &request.reason, request.after.as_deref()).await?;
+    Ok(Json(replayed).into_response())
 }
 
 /// The chain runs through the rows of all tenants: who runs the installation may check it.

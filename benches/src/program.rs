@@ -84,6 +84,15 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // What reads its input ends when that closes, and takes with it what it started itself: killed, it would leave that behind.
+        if self.0.stdin.take().is_some() {
+            for _ in 0..200 {
+                if matches!(self.0.try_wait(), Ok(Some(_))) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
         // It may have ended by itself.
         drop(self.0.kill());
         drop(self.0.wait());

@@ -276,7 +276,7 @@ pub(crate) enum ModelsCommand {
 pub(crate) enum DeadLettersCommand {
     /// The newest ones.
     List,
-    /// Append them to the log again, after a fix.
+    /// Append all of them to the log again, after a fix; run again, it leaves those that it has appended.
     Replay {
         /// Only those whose reason begins so.
         #[arg(long, default_value = "")]

@@ -13,7 +13,7 @@ use crate::args::{
     TokenCommand,
 };
 use crate::http::Server;
-use crate::{import, print, report, sources};
+use crate::{dead_letters, import, print, report, sources, status};
 
 /// Runs a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -40,13 +40,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
             query(&server, format, sql, None).await?;
         }
         Command::DeadLetters { command: DeadLettersCommand::Replay { reason } } => {
-            let answer = server.post("/api/v1/dead-letters/replay", &json!({ "reason": reason })).await?;
-            say(format, &answer, &format!("{} dead letters were appended again", answer["replayed"]))?;
+            dead_letters::replay(&server, format, &reason).await?;
         }
         Command::Audit { command: AuditCommand::Verify } => return audit_verify(&server, format).await,
         Command::Sources { command } => return sources::run(&server, format, command).await,
         Command::Token { command } => token(&server, format, command).await?,
-        Command::Status => print::json(&server.get("/api/v1/status").await?)?,
+        Command::Status => status::run(&server, format).await?,
     }
     Ok(0)
 }

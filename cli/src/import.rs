@@ -135,6 +135,13 @@ fn show(bar: &ProgressBar, status: &Value) {
     bar.set_message(format!("{} rows, {} events", status["rows"], status["events"]));
 }
 
+/// A bar that counts; nothing where nobody sees it.
+pub(crate) fn counter(format: Format) -> Result<ProgressBar> {
+    let bar = bar(0, format)?;
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} {eta:>4} left")?);
+    Ok(bar)
+}
+
 /// A bar with rate and time left on a terminal; nothing elsewhere.
 pub(crate) fn bar(size: u64, format: Format) -> Result<ProgressBar> {
     let is_shown = format == Format::Text && std::io::stderr().is_terminal();

@@ -6,12 +6,14 @@
 
 mod args;
 mod commands;
+mod dead_letters;
 mod environment;
 mod http;
 mod import;
 mod print;
 mod report;
 mod sources;
+mod status;
 
 use std::io::Write as _;
 use std::process::ExitCode;

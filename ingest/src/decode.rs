@@ -103,6 +103,16 @@ impl Decoder {
         Ok(vec![native(bytes)?])
     }
 
+    /// The headers by which a record is read: whoever has them and its bytes can read it.
+    #[must_use]
+    pub fn headers_read(&self, headers: &Headers) -> Headers {
+        let format = header(headers, "kiro-format");
+        let normaliser = self.normalisers.iter().find(|normaliser| Some(normaliser.format()) == format);
+        let is_ours = |name: &str| matches!(name, "kiro-format" | "content-type") || cloudevents::is_attribute(name);
+        let ours = headers.iter().filter(|(name, _)| is_ours(name)).cloned();
+        ours.chain(normaliser.map(|normaliser| normaliser.headers_read(headers)).into_iter().flatten()).collect()
+    }
+
     fn normalise<'a>(&self, format: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
         let Some(normaliser) = self.normaliser(format) else {
             return Err(DecodeError::UnknownFormat { format: error::clip(format) });

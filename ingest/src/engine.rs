@@ -48,6 +48,8 @@ pub trait Decode: Send + Sync {
     /// # Errors
     /// Why the record is a dead letter, with the place.
     fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String>;
+    /// The headers by which it reads a record; no others are kept of a dead letter.
+    fn headers_read(&self, headers: &Headers) -> Headers;
 }
 
 /// Which part of the folds an engine computes, and since when it may write it.
@@ -188,5 +190,9 @@ impl Engine {
 impl Decode for crate::decode::Decoder {
     fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String> {
         Self::decode(self, topic, headers, bytes).map_err(|error| error.to_string())
+    }
+
+    fn headers_read(&self, headers: &Headers) -> Headers {
+        Self::headers_read(self, headers)
     }
 }

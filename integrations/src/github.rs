@@ -3,7 +3,7 @@
 mod backfill;
 mod client;
 mod dispatch;
-mod normalise;
+pub(crate) mod normalise;
 mod webhook;
 
 pub use dispatch::{Dispatch, dispatch};

@@ -120,6 +120,10 @@ impl Platform {
 }
 
 impl Normaliser for Platform {
+    fn headers_read(&self, headers: &Headers) -> Headers {
+        self.kept_headers(headers)
+    }
+
     fn format(&self) -> &'static str {
         self.name
     }

@@ -5,6 +5,10 @@ use std::borrow::Cow;
 use kiro_schemas::{Event, Micros, Outcome, Value};
 use serde::{Deserialize, Deserializer};
 
+mod push;
+
+pub(crate) use push::{Commit, Push, is_nothing};
+
 /// Most labels of a change or an incident that are kept.
 const MOST_LABELS: usize = 50;
 
@@ -12,6 +16,11 @@ const MOST_LABELS: usize = 50;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+/// Whether a text says something.
+pub(crate) fn is_named(text: &Text<'_>) -> bool {
+    !text.0.is_empty()
+}
 
 /// Something of which only the name is read.
 #[derive(Deserialize)]

@@ -32,6 +32,8 @@ use state::State;
 /// How many successful deployments before another one can be touched by it: a rollback goes back no further.
 const LOOKBACK: usize = 20;
 const DAY: i64 = 86_400_000_000;
+/// How long before its merge a change may have had its first commit that pushes show; what is older belongs to something else.
+const BRANCH_LIFE: i64 = 180 * DAY;
 
 /// The fold.
 #[derive(Debug)]

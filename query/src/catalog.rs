@@ -12,7 +12,7 @@ use kiro_schemas::SubjectSpec;
 use kiro_tables::{Table, TableShape};
 
 use crate::as_of::{subject_of, subjects};
-use crate::corrections::{Found, Kept};
+use crate::corrections::{Few, Found, Kept};
 use crate::error::Behind;
 use crate::information::{INFORMATION, Information};
 use crate::provider::{Cut, CutTable};
@@ -64,7 +64,7 @@ impl Tables {
     async fn corrections(&self, rows: &CutTable) -> Result<Found> {
         match (&rows.rows.snapshot, &rows.files) {
             (Some(snapshot), Some(files)) => self.kept.of(rows.table, snapshot, files, &self.reader).await,
-            _ => Ok(Found::Few(Arc::new(RecordBatch::new_empty(rows.table.schema())))),
+            _ => Ok(Found::Few(Arc::new(Few::new(RecordBatch::new_empty(rows.table.schema()))))),
         }
     }
 }

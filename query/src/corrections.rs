@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter, take_record_batch};
+use arrow::compute::{concat_batches, filter, filter_record_batch, not, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::catalog::TableProvider;
@@ -18,6 +18,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, col, lit};
 use datafusion::prelude::SessionContext;
 use kiro_ports::Snapshot;
+use kiro_schemas::Tenant;
 use kiro_tables::{Table, TableName};
 use tokio::sync::OnceCell;
 
@@ -33,9 +34,33 @@ const CONDITION: &str = "_is_first_and_last";
 #[derive(Debug, Clone)]
 pub(crate) enum Found {
     /// All of them.
-    Few(Arc<RecordBatch>),
+    Few(Arc<Few>),
     /// Too many to keep.
     Many,
+}
+
+/// Corrections that are kept, and what was chosen among them.
+#[derive(Debug)]
+pub(crate) struct Few {
+    pub(crate) rows: RecordBatch,
+    chosen: Mutex<HashMap<Tenant, Arc<Last>>>,
+}
+
+impl Few {
+    pub(crate) fn new(rows: RecordBatch) -> Self {
+        Self { rows, chosen: Mutex::default() }
+    }
+
+    /// The last ones of a tenant, which `choose` chooses when they are asked for first.
+    pub(crate) fn last_of(&self, tenant: &Tenant, choose: impl FnOnce(&RecordBatch) -> Result<Last>) -> Result<Arc<Last>> {
+        let chosen = || self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = chosen().get(tenant) {
+            return Ok(Arc::clone(last));
+        }
+        let last = Arc::new(choose(&self.rows)?);
+        chosen().insert(tenant.clone(), Arc::clone(&last));
+        Ok(last)
+    }
 }
 
 /// What is kept: of each table, for the newest version that was asked.
@@ -86,7 +111,7 @@ async fn read(table: &'static Table, files: &Arc<dyn TableProvider>, state: &Ses
     let all = concat_batches(&table.schema(), &fitted)?;
     // Views of texts would keep the pages that they were read from.
     let columns = all.columns().iter().map(|c| c.as_string_view_opt().map_or_else(|| Arc::clone(c), |v| Arc::new(v.gc()) as ArrayRef));
-    Ok(Found::Few(Arc::new(RecordBatch::try_new(table.schema(), columns.collect())?)))
+    Ok(Found::Few(Arc::new(Few::new(RecordBatch::try_new(table.schema(), columns.collect())?))))
 }
 
 /// The columns of a batch as the table has them.
@@ -123,6 +148,13 @@ impl Last {
         let columns: Vec<ArrayRef> = table.key.iter().filter_map(|k| rows.column_by_name(k)).map(Arc::clone).collect();
         let hashes = hash(&columns, &random, rows.num_rows())?.into_iter().collect();
         Ok(Self { rows, keys: best.into_keys().collect(), hashes, random, types })
+    }
+
+    /// Parts the rows into those that another choice has no correction of, and the others.
+    pub(crate) fn part(&self, table: &Table, other: &Self) -> Result<(RecordBatch, RecordBatch)> {
+        let columns: Vec<ArrayRef> = table.key.iter().filter_map(|k| self.rows.column_by_name(k)).map(Arc::clone).collect();
+        let untouched = other.untouched(&columns, self.rows.num_rows())?;
+        Ok((filter_record_batch(&self.rows, &untouched)?, filter_record_batch(&self.rows, &not(&untouched)?)?))
     }
 
     /// The condition that a first version was not corrected.

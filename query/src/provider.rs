@@ -24,7 +24,7 @@ use kiro_ports::{AsOf, TableView};
 use kiro_schemas::Tenant;
 use kiro_tables::Table;
 
-use crate::corrections::is_condition;
+use crate::corrections::{Few, Last, is_condition};
 use crate::revisions::REV;
 
 /// Whose rows are seen, and as of when. Part of the provider: no statement can remove it.
@@ -46,11 +46,20 @@ pub(crate) struct CutTable {
 }
 
 impl CutTable {
-    /// The corrections in memory and those found in the files, cut.
-    pub(crate) fn corrections(&self, found: &RecordBatch) -> Result<RecordBatch> {
-        let memory = self.rows.tail.iter().map(|b| &b.rows).chain(&self.rows.open);
+    /// The corrections in memory, cut.
+    pub(crate) fn corrections(&self) -> Result<RecordBatch> {
+        self.corrected(self.rows.tail.iter().map(|b| &b.rows).chain(&self.rows.open))
+    }
+
+    /// The last of the corrections in the files, cut. They stay the same for as long as the files do.
+    pub(crate) fn last_in(&self, found: &Few) -> Result<Arc<Last>> {
+        let choose = |rows: &RecordBatch| Last::among(self.table, &self.corrected([rows])?);
+        if self.cut.as_of.is_some() { Ok(Arc::new(choose(&found.rows)?)) } else { found.last_of(&self.cut.tenant, choose) }
+    }
+
+    fn corrected<'b>(&self, batches: impl IntoIterator<Item = &'b RecordBatch>) -> Result<RecordBatch> {
         let mut kept = Vec::new();
-        for batch in memory.chain([found]) {
+        for batch in batches {
             let revisions = fit(batch, &Field::new(REV, DataType::Int64, false))?;
             let corrected = cmp::gt(revisions.as_primitive::<Int64Type>(), &Int64Array::new_scalar(0))?;
             if corrected.has_true() {

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -14,7 +16,7 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBu
 use datafusion::physical_plan::ExecutionPlan;
 use kiro_tables::Table;
 
-use crate::corrections::{Found, Last};
+use crate::corrections::{Few, Found, Last};
 use crate::provider::CutTable;
 
 /// The revision column, which users do not see.
@@ -41,19 +43,35 @@ impl CurrentRows {
         let plan = match found {
             Found::Many => joined(rows, first)?.project(shown.clone())?.union(last_versions(rows)?.project(shown)?.build()?)?,
             Found::Few(found) => {
-                let corrections = rows.corrections(found)?;
-                if corrections.num_rows() == 0 {
-                    first.project(shown)?
-                } else {
-                    let last = Arc::new(Last::among(table, &corrections)?);
-                    let beside = MemTable::try_new(table.schema(), vec![vec![last.rows.clone()]])?;
-                    let beside = LogicalPlanBuilder::scan(table.name, provider_as_source(Arc::new(beside)), None)?;
-                    first.filter(last.condition(table))?.project(shown.clone())?.union(beside.project(shown)?.build()?)?
+                let (corrections, beside) = corrections(rows, found)?;
+                let mut plan = first;
+                for last in corrections.iter().filter(|last| last.rows.num_rows() > 0) {
+                    plan = plan.filter(last.condition(table))?;
                 }
+                plan = plan.project(shown.clone())?;
+                if beside.iter().any(|rows| rows.num_rows() > 0) {
+                    let beside = MemTable::try_new(table.schema(), vec![beside])?;
+                    let beside = LogicalPlanBuilder::scan(table.name, provider_as_source(Arc::new(beside)), None)?;
+                    plan = plan.union(beside.project(shown)?.build()?)?;
+                }
+                plan
             }
         };
         Ok(Self::of(table, plan.build()?))
     }
+}
+
+/// The corrections that first versions give way to, in files and in memory, and the rows that stand in their place. Those in
+/// the files were chosen before; those in memory are new with each question, and few.
+fn corrections(rows: &CutTable, found: &Few) -> Result<([Arc<Last>; 2], Vec<RecordBatch>)> {
+    let (table, filed, fresh) = (rows.table, rows.last_in(found)?, rows.corrections()?);
+    let mut last = Last::among(table, &fresh)?;
+    let (apart, contested) = filed.part(table, &last)?;
+    if contested.num_rows() > 0 {
+        last = Last::among(table, &concat_batches(&table.schema(), [&contested, &fresh])?)?;
+    }
+    let beside = vec![apart, last.rows.clone()];
+    Ok(([filed, Arc::new(last)], beside))
 }
 
 fn scan(rows: &Arc<CutTable>) -> Result<LogicalPlanBuilder> {

@@ -122,6 +122,33 @@ async fn files_tail_and_open_rows_are_one_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn corrections_in_files_and_in_memory_are_weighed_against_each_other() {
+    let file = |tenant, id, rev, branch| run(tenant, id, rev, 10 + rev, branch);
+    let firsts = ["1", "2", "3", "4"].map(|id| file("default", id, 0, "first"));
+    let corrections = [file("default", "1", 1, "file"), file("default", "2", 3, "file"), file("default", "4", 1, "file")];
+    let theirs = [file("other", "1", 0, "first"), file("other", "1", 5, "theirs")];
+    let all: Vec<RecordBatch> = firsts.into_iter().chain(corrections).chain(theirs).collect();
+    let provider = old_files(&arrow::compute::concat_batches(&all[0].schema(), &all).expect("a batch"));
+    let memory = Arc::new(Memory::default());
+    memory.edit("pipeline_runs", |t| t.snapshot = Some(Arc::new(Files)));
+    let providers = Arc::new(move |_: &dyn Snapshot| Some(Arc::clone(&provider)));
+    let engine = Query::new(Arc::clone(&memory) as Arc<dyn kiro_ports::Views>, providers, Arc::new(Fixed), QueryConfig::default());
+    let engine = engine.expect("an engine");
+    let sql = "SELECT run_id, branch FROM pipeline_runs ORDER BY run_id";
+    let of_files = ["1|file", "2|file", "3|first", "4|file"];
+    // What was chosen among those in files is kept, for each tenant.
+    for _ in 0..2 {
+        assert_eq!(lines(&engine, request(sql)).await, of_files);
+        assert_eq!(lines(&engine, of("other", sql)).await, ["1|theirs"]);
+    }
+    for (id, rev) in [("1", 2), ("2", 1), ("3", 1), ("5", 1)] {
+        memory.tail("pipeline_runs", run("default", id, rev, 10 + rev, "memory"));
+    }
+    assert_eq!(lines(&engine, request(sql)).await, ["1|memory", "2|file", "3|memory", "4|file", "5|memory"]);
+    assert_eq!(lines(&engine, of("other", sql)).await, ["1|theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_without_a_tenant_are_not_read() {
     let schema = Arc::new(Schema::new(vec![Field::new("run_id", DataType::Utf8, true)]));
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(vec!["1"]))]).expect("a batch");

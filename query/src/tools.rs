@@ -47,6 +47,40 @@ const REPLACED: &[(&str, &str)] = &[
     ("pg_catalog.array_to_string(t.typacl, E'\\n')", "NULL"),
     ("pg_catalog.array_to_string(p.proacl, E'\\n')", "NULL"),
     ("pg_catalog.array_to_string(d.datacl, E'\\n')", "NULL"),
+    // psql's \dp: what the role may do with a table, which is to read it; no column or row is kept from it otherwise.
+    ("pg_catalog.array_to_string(c.relacl, E'\\n')", "current_user || '=r/kirolinter'"),
+    (
+        "pg_catalog.array_to_string(ARRAY( SELECT attname || E':\\n  ' || pg_catalog.array_to_string(attacl, E'\\n  ') \
+         FROM pg_catalog.pg_attribute a WHERE attrelid = c.oid AND NOT attisdropped AND attacl IS NOT NULL ), E'\\n')",
+        "NULL",
+    ),
+    (
+        "pg_catalog.array_to_string(ARRAY( SELECT polname || CASE WHEN NOT polpermissive THEN E' (RESTRICTIVE)' ELSE '' \
+         END || CASE WHEN polcmd != '*' THEN E' (' || polcmd::pg_catalog.text || E'):' ELSE E':' END || CASE WHEN \
+         polqual IS NOT NULL THEN E'\\n  (u): ' || pg_catalog.pg_get_expr(polqual, polrelid) ELSE E'' END || CASE WHEN \
+         polwithcheck IS NOT NULL THEN E'\\n  (c): ' || pg_catalog.pg_get_expr(polwithcheck, polrelid) ELSE E'' END || \
+         CASE WHEN polroles <> '{0}' THEN E'\\n  to: ' || pg_catalog.array_to_string( ARRAY( SELECT rolname FROM \
+         pg_catalog.pg_roles WHERE oid = ANY (polroles) ORDER BY 1 ), E', ') ELSE E'' END FROM pg_catalog.pg_policy pol \
+         WHERE polrelid = c.oid), E'\\n')",
+        "NULL",
+    ),
+    // psql's \ddp and \drds: there are no defaults and no settings of others.
+    ("pg_catalog.array_to_string(d.defaclacl, E'\\n')", "NULL"),
+    ("pg_catalog.array_to_string(setconfig, E'\\n')", "NULL"),
+    // psql's \dD and \dy: there are no domains and no triggers.
+    (
+        "pg_catalog.array_to_string(ARRAY( SELECT pg_catalog.pg_get_constraintdef(r.oid, true) FROM \
+         pg_catalog.pg_constraint r WHERE t.oid = r.contypid ), ' ')",
+        "NULL",
+    ),
+    ("pg_catalog.array_to_string(array(select x from pg_catalog.unnest(evttags) as t(x)), ', ')", "NULL"),
+    // psql's \sv: the options of a view. There is none.
+    (
+        "pg_catalog.array_remove(pg_catalog.array_remove(c.reloptions,'check_option=local'),'check_option=cascaded') AS \
+         reloptions, CASE WHEN 'check_option=local' = ANY (c.reloptions) THEN 'LOCAL'::text WHEN 'check_option=cascaded' \
+         = ANY (c.reloptions) THEN 'CASCADED'::text ELSE NULL END AS checkoption",
+        "NULL AS reloptions, NULL AS checkoption",
+    ),
 ];
 
 /// The one setting that changes answers: as of when they are given.
@@ -117,12 +151,25 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("version", DataType::Utf8, |_| Ok(format!("PostgreSQL {SERVER_VERSION}").into())),
         Function::new("pg_get_userbyid", DataType::Utf8, |_| Ok(CATALOG.into())),
         Function::new("pg_size_pretty", DataType::Utf8, size_pretty),
+        Function::new("pg_get_functiondef", DataType::Utf8, |_| {
+            exec_err!("functions are built in and have no definition that could be shown")
+        }),
         Function::new("pg_is_in_recovery", DataType::Boolean, |_| Ok(ScalarValue::Boolean(Some(false)))),
     ];
     // A table is files in an object store and rows in memory; nobody adds them up.
     let sizes = ["pg_table_size", "pg_database_size", "pg_relation_size", "pg_total_relation_size", "pg_indexes_size"];
     all.extend(sizes.map(|name| Function::new(name, DataType::Int64, |_| Ok(ScalarValue::Int64(None)))));
-    let visible = ["pg_function_is_visible", "pg_type_is_visible", "pg_opclass_is_visible", "pg_operator_is_visible"];
+    let visible = [
+        "pg_function_is_visible",
+        "pg_type_is_visible",
+        "pg_opclass_is_visible",
+        "pg_operator_is_visible",
+        "pg_conversion_is_visible",
+        "pg_ts_config_is_visible",
+        "pg_ts_dict_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_template_is_visible",
+    ];
     all.extend(visible.map(|name| Function::new(name, DataType::Boolean, yes)));
     let descriptions = [
         "obj_description",
@@ -132,6 +179,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         "pg_get_function_arguments",
         "pg_get_function_sqlbody",
         "pg_tablespace_location",
+        "pg_get_viewdef",
     ];
     all.extend(descriptions.map(|name| Function::new(name, DataType::Utf8, nothing)));
     all.into_iter().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()

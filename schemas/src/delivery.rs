@@ -53,6 +53,14 @@ impl Environment {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|e| e.as_str() == text)
     }
+
+    /// Reads what a platform calls the tier of an environment.
+    ///
+    /// # Source
+    /// GitLab's `deployment_tier` and DevLake's environments say `testing`.
+    fn of_tier(text: &str) -> Option<Self> {
+        if text == "testing" { Some(Self::Test) } else { Self::parse(text) }
+    }
 }
 
 /// What a condition looks at.
@@ -119,12 +127,15 @@ pub struct Facts<'a> {
     /// What it is about.
     pub subject: Subject,
     values: [Option<&'a str>; Field::ALL.len()],
+    /// What the source says that the environment is for.
+    tier: Option<&'a str>,
     /// Whether the source says that an earlier version was put back.
     is_rollback: bool,
 }
 
 impl<'a> Facts<'a> {
-    /// From named columns and attributes; labels are one attribute, `labels`, with commas between them.
+    /// From named columns and attributes; labels are one attribute, `labels`, with commas between them, and what the source says
+    /// that the environment is for is the attribute `environment_tier`.
     pub fn new(
         subject: Subject,
         source: &'a str,
@@ -140,7 +151,7 @@ impl<'a> Facts<'a> {
             }
             Field::Branch | Field::Severity | Field::Status => column(field.as_str()),
         });
-        Self { subject, values, is_rollback: false }
+        Self { subject, values, tier: attribute("environment_tier"), is_rollback: false }
     }
 
     /// The same, of which the source says whether an earlier version was put back.
@@ -314,7 +325,10 @@ impl Settings {
                 return Answer::of(Some(*environment), Because::Rule(found));
             }
         }
-        Answer::of(None, Because::Default("no name of an environment fits"))
+        match facts.tier.and_then(Environment::of_tier) {
+            Some(told) => Answer::of(Some(told), Because::Told("the source tells its tier")),
+            None => Answer::of(None, Because::Default("no name of an environment fits")),
+        }
     }
 
     /// Whether it is a deployment.

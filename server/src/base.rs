@@ -20,6 +20,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::config::{Config, Postgres};
+use crate::formats;
 use crate::journal::Journal;
 use crate::lease::Leases;
 use crate::telemetry::Telemetry;
@@ -54,6 +55,7 @@ impl Base {
     /// Opens log, lake and control store.
     pub(crate) async fn open(config: Config) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        formats::check(&config, &clock).await?;
         create_dir(&config.data_dir)?;
         let (log, spill) = open_log(&config, &clock)?;
         let make = |topic| ensure_topic(&log, topic, config.partitions);

@@ -22,6 +22,7 @@ pub(crate) use source::Source;
 const MAX_BYTES: usize = 1 << 20;
 /// A week: logs tell of files that are gone for as long as these are kept.
 const MOST_HOURS: u32 = 168;
+const MOST_DAYS: u32 = 365;
 /// A spill that is smaller would not hold a single large record.
 const LEAST_SPILL: u64 = 2_000_000;
 
@@ -118,6 +119,8 @@ pub(crate) struct Lake {
     pub(crate) retention_hours: Option<u32>,
     /// How long commits are kept below a checkpoint.
     pub(crate) log_retention_hours: Option<u32>,
+    /// How long what an older version of the folds derived is kept after a newer one took its place.
+    pub(crate) old_version_days: Option<u32>,
 }
 
 impl Lake {
@@ -130,11 +133,12 @@ impl Lake {
             }
             Retention::new(Duration::from_hours(hours.into()))
         };
-        Plan {
-            compaction: self.compaction.unwrap_or(true),
-            files: hours("retention_hours", self.retention_hours, 24),
-            logs: hours("log_retention_hours", self.log_retention_hours, 2),
+        let (files, logs) = (hours("retention_hours", self.retention_hours, 24), hours("log_retention_hours", self.log_retention_hours, 2));
+        let days = self.old_version_days.unwrap_or(7);
+        if !(1..=MOST_DAYS).contains(&days) {
+            problems.push(Problem::at("lake.old_version_days", format!("must be 1 to {MOST_DAYS}, is {days}")));
         }
+        Plan { compaction: self.compaction.unwrap_or(true), files, logs, old_versions: Duration::from_hours(24 * u64::from(days)) }
     }
 }
 
@@ -580,8 +584,13 @@ mod tests {
         let config =
             validate(parse("lake: {compaction: false}").expect("a file"), Role::Up, Overrides::default()).expect("a configuration");
         assert!(!config.upkeep.compaction);
-        let found = problems("lake: {retention_hours: 0, log_retention_hours: 169}");
-        assert_eq!(found, ["lake.retention_hours: must be 1 to 168, is 0", "lake.log_retention_hours: must be 1 to 168, is 169"]);
+        let found = problems("lake: {retention_hours: 0, log_retention_hours: 169, old_version_days: 0}");
+        let told = [
+            "lake.retention_hours: must be 1 to 168, is 0",
+            "lake.log_retention_hours: must be 1 to 168, is 169",
+            "lake.old_version_days: must be 1 to 365, is 0",
+        ];
+        assert_eq!(found, told);
         assert!(problems("lake: {retention_hours: 168, log_retention_hours: 1}").is_empty());
     }
 

@@ -13,7 +13,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("AWS_SECRET_ACCESS_KEY", "Secret of that key."),
     ("AWS_REGION", "Region of the bucket."),
     ("AWS_ENDPOINT_URL", "An endpoint other than Amazon's."),
-    ("MALLOC_ARENA_MAX", "Arenas of the C library's allocator; one a core unless this says otherwise."),
+    ("_RJEM_MALLOC_CONF", "Settings of jemalloc, which reads them itself."),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "this is the registry")]
@@ -26,11 +26,6 @@ fn read(name: &str) -> Option<String> {
 pub(crate) fn log_filter() -> String {
     read("KIROLINTER_LOG")
         .unwrap_or_else(|| "warn,kirolinterd=info,kiro_log=info,kiro_lake=info,kiro_ingest=info,kiro_query=info".to_owned())
-}
-
-/// Whether somebody has said how many arenas the allocator has.
-pub(crate) fn has_arenas() -> bool {
-    read("MALLOC_ARENA_MAX").is_some()
 }
 
 /// Where the control store is.

@@ -101,6 +101,15 @@ pub(crate) enum Error {
     /// The thread that read a report broke.
     #[error("reading a report broke: {0}")]
     ReportReader(tokio::task::JoinError),
+    /// A replay of dead letters is to go on from a place that no answer named.
+    #[error("after: {0:?} is no place of a replay; it is `next` of the answer before")]
+    Cursor(String),
+    /// The row of a dead letter is not one that this program writes.
+    #[error("a row of dead_letters cannot be understood: {0}")]
+    Letter(String),
+    /// The thread that made records of dead letters broke.
+    #[error("replay of dead letters broke: {0}")]
+    Replay(tokio::task::JoinError),
     /// The bytes of an import could not be kept.
     #[error("cannot keep the import's bytes: {0}")]
     ImportBytes(std::io::Error),
@@ -110,10 +119,15 @@ impl Fault for Error {
     fn kind(&self) -> FaultKind {
         match self {
             Self::ImportBytes(error) | Self::SecretFile(error) if error.kind() == std::io::ErrorKind::StorageFull => FaultKind::NoSpace,
-            Self::Answer(_) | Self::Model(_) | Self::ImportBytes(_) | Self::ReportReader(_) | Self::SecretFile(_) | Self::Checker(_) => {
-                FaultKind::Internal
-            }
-            Self::NoGate | Self::Event(_) => FaultKind::Invalid,
+            Self::Answer(_)
+            | Self::Model(_)
+            | Self::ImportBytes(_)
+            | Self::ReportReader(_)
+            | Self::SecretFile(_)
+            | Self::Checker(_)
+            | Self::Replay(_)
+            | Self::Letter(_) => FaultKind::Internal,
+            Self::NoGate | Self::Event(_) | Self::Cursor(_) => FaultKind::Invalid,
             Self::ManyEvents { .. } => FaultKind::TooLarge,
             Self::NoSource { .. } | Self::NoReport { .. } => FaultKind::NotFound,
             Self::Report { source, .. } => source.kind(),
@@ -131,7 +145,7 @@ impl Fault for Error {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) | Self::Checker(_) => Blame::Ours,
+            Self::Answer(_) | Self::Model(_) | Self::ReportReader(_) | Self::Checker(_) | Self::Replay(_) | Self::Letter(_) => Blame::Ours,
             Self::Report { source, .. } => source.blame(),
             Self::ReportAppend { source, .. } => source.blame(),
             Self::ModelFile(_) | Self::Settle(_) | Self::ImportBytes(_) | Self::SecretFile(_) | Self::NoSecret { .. } => Blame::External,
@@ -158,6 +172,9 @@ impl Fault for Error {
             Self::Report { .. } => "KIR-1114",
             Self::ReportAppend { .. } => "KIR-1115",
             Self::ReportReader(_) => "KIR-1116",
+            Self::Cursor(_) => "KIR-1117",
+            Self::Replay(_) => "KIR-1118",
+            Self::Letter(_) => "KIR-1119",
             Self::NoSecret { .. } => "KIR-1121",
             Self::Source { .. } => "KIR-1122",
             Self::SecretFile(_) => "KIR-1123",

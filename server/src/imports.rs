@@ -34,8 +34,14 @@ const LONGEST_REST: Duration = Duration::from_millis(100);
 /// JSON is read as a whole: no larger file is taken.
 const MOST_JSON_BYTES: u64 = 512 << 20;
 
+/// The version of a job's file.
+pub(crate) const FORMAT: u32 = 1;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Job {
+    /// See [`FORMAT`]; 0 where it is not told.
+    #[serde(default)]
+    format: u32,
     tenant: String,
     import: NewImport,
     status: ImportStatus,
@@ -248,7 +254,7 @@ impl Imports for Importer {
             error: None,
         };
         File::create(self.bytes_file(&id)).map_err(io)?;
-        let job = Job { tenant: who.tenant.to_string(), import, status: status.clone() };
+        let job = Job { format: FORMAT, tenant: who.tenant.to_string(), import, status: status.clone() };
         self.keep(&job)?;
         self.lock().insert(id, job);
         Ok(status)

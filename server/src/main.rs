@@ -15,6 +15,7 @@ mod decider;
 mod doctor;
 mod environment;
 mod error;
+mod formats;
 mod held;
 mod imports;
 mod intake;
@@ -27,6 +28,7 @@ mod operations;
 mod outbound;
 mod probe;
 mod process;
+mod replay;
 mod reports;
 mod role;
 mod rows;
@@ -129,9 +131,6 @@ fn main() -> ExitCode {
         Command::Check { role, options } => (role, options, true),
         Command::Doctor { role, deep, format, options } => return examine(role, &options, deep, format),
     };
-    if !is_check {
-        allocator::settle();
-    }
     match read(role, &options) {
         Err(error) => tell(&error, ExitCode::from(MISCONFIGURED)),
         Ok(_) if is_check => {

@@ -104,7 +104,9 @@ impl Shelf {
             rows.extend(view.tables.get(name).into_iter().flat_map(|t| t.tail.iter().map(|batch| batch.rows.clone())));
             batches.push(rows);
         }
-        examples_from(&batches[0], &batches[1]).map_err(PortError::of)
+        // Longer than a thread may be held up that also takes posts and commits.
+        let examples = tokio::task::spawn_blocking(move || examples_from(&batches[0], &batches[1]));
+        examples.await.map_err(|e| internal(format!("reading examples broke: {e}")))?.map_err(PortError::of)
     }
 
     /// Trains a model for each tenant that has enough new labels.

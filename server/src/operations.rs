@@ -4,36 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::engine::EngineHandle;
 use kiro_lake::Lake;
 use kiro_log::{SpillLog, SpillStatus};
-use kiro_ports::{Anchors, EventLog, LogState, NewRecord, Operations, Outbox, PortError, Principal, RECORD_ID, SqlEngine, SqlRequest};
-use kiro_schemas::TopicPartition;
+use kiro_ports::{Anchors, Clock, EventLog, LogState, Operations, Outbox, PortError, Principal, Replayed};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::models::Shelf;
-use crate::{audit, rows};
+use crate::replay::Replayer;
+use crate::{audit, maintain};
 
 /// How long `settle` waits.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Dead letters that one replay appends at most.
-const MOST_REPLAYED: usize = 10_000;
-
-/// Of these, those that are appended together, and those that are read at a time: a question to a broker takes its time.
-const REPLAYED_AT_ONCE: usize = 500;
-const READ_AT_ONCE: usize = 16;
-
-/// The record of a dead letter, as it was; `None` when the log has it no longer, or it was a tombstone.
-async fn read_again(log: Arc<dyn EventLog>, at: TopicPartition, offset: i64) -> Result<Option<NewRecord>, PortError> {
-    let Some(record) = log.read(&at, offset).await? else { return Ok(None) };
-    // A new try, not the same record twice.
-    let headers = record.headers.into_iter().filter(|(name, _)| name != RECORD_ID).collect();
-    let again = |value| NewRecord { topic: at.topic.to_string(), key: record.key, value, headers };
-    Ok(record.value.map(again))
-}
-
 /// The operator's side of a process.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -41,11 +24,12 @@ pub(crate) struct Desk {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) spill: Option<Arc<SpillLog>>,
     pub(crate) topics: Vec<String>,
-    pub(crate) sql: Arc<dyn SqlEngine>,
+    pub(crate) replayer: Replayer,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) lake: Arc<Lake>,
     pub(crate) anchors: Arc<dyn Anchors>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
@@ -74,6 +58,7 @@ impl Operations for Desk {
             "gaps": status.gaps,
             "deliveries_waiting": self.outbox.waiting().await.ok(),
             "broken_invariants": kiro_schemas::invariant::broken(),
+            "upkeep": maintain::told(self.lake.upkeep_note().await, self.clock.now()),
         })
     }
 
@@ -98,28 +83,8 @@ impl Operations for Desk {
         self.shelf.train(&who.tenant).await
     }
 
-    async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str) -> Result<u64, PortError> {
-        let sql = "SELECT _topic, _partition, _offset FROM dead_letters WHERE starts_with(reason, $1) ORDER BY _topic, _partition, _offset";
-        let mut request = SqlRequest::new(who.tenant.clone(), sql);
-        request.parameters = vec![Some(reason_prefix.to_owned())];
-        request.max_rows = MOST_REPLAYED;
-        let answer = rows::ask(&self.sql, request).await?;
-        let places = answer.rows.iter().filter_map(|row| {
-            let (topic, partition, offset) = (row[0].as_str()?, row[1].as_i64()?, row[2].as_i64()?);
-            Some((TopicPartition::new(topic, i32::try_from(partition).unwrap_or(-1)), offset))
-        });
-        let places: Vec<_> = places.collect();
-        let mut replayed = 0;
-        for part in places.chunks(REPLAYED_AT_ONCE) {
-            let read = |(at, offset): &(TopicPartition, i64)| read_again(Arc::clone(&self.log), at.clone(), *offset);
-            let found: Vec<Option<NewRecord>> = stream::iter(part.iter().map(read)).buffered(READ_AT_ONCE).try_collect().await?;
-            let records: Vec<NewRecord> = found.into_iter().flatten().collect();
-            replayed += records.len() as u64;
-            if !records.is_empty() {
-                self.log.append(records).await?;
-            }
-        }
-        Ok(replayed)
+    async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str, after: Option<&str>) -> Result<Replayed, PortError> {
+        self.replayer.page(who, reason_prefix, after).await
     }
 
     async fn verify_audit(&self) -> Result<Value, PortError> {

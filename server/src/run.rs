@@ -163,7 +163,8 @@ fn add_dispatcher(base: &Base, wake: Arc<Notify>, stages: &mut Stages) -> Result
 
 fn add_maintenance(base: &Base, stages: &mut Stages) {
     let (lake, clock) = (Arc::clone(&base.lake), Arc::clone(&base.clock));
-    let keeper = Keeper { lake, plan: base.config.upkeep, clock, telemetry: base.telemetry.clone() };
+    let (telemetry, by) = (base.telemetry.clone(), base.leases.holder.clone());
+    let keeper = Keeper { lake, plan: base.config.upkeep, clock, telemetry, by };
     add_leased(&base.leases, "maintain", stages, move |over| keeper.clone().run(over));
 }
 

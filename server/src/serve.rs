@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::backfill::Backfiller;
-use crate::base::{Base, all};
+use crate::base::{Base, all, quarantine};
 use crate::config::Config;
 use crate::decider::Gates;
 use crate::held::Held;
@@ -30,6 +30,7 @@ use crate::listen::Door;
 use crate::models::Shelf;
 use crate::operations::Desk;
 use crate::outbound;
+use crate::replay::Replayer;
 use crate::reports::Reporter;
 use crate::sources::{Book, Raw, Seen, SourceDesk};
 use crate::telemetry::Watched;
@@ -116,11 +117,19 @@ impl Reception {
             log: Arc::clone(&base.log),
             spill: base.spill.clone(),
             topics: base.all_topics(),
-            sql: Arc::clone(&query) as _,
+            replayer: Replayer {
+                log: Arc::clone(&base.log),
+                sql: Arc::clone(&query) as _,
+                engine: engine.clone(),
+                journal: journal.clone(),
+                clock: Arc::clone(&base.clock),
+                quarantine: quarantine(config),
+            },
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),
             lake: Arc::clone(&base.lake),
             anchors: Arc::new(base.store.clone()),
+            clock: Arc::clone(&base.clock),
         });
         let held = Held {
             outbox: Arc::new(base.store.clone()),

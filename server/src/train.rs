@@ -6,6 +6,7 @@ use std::time::Duration;
 use kiro_lake::Lake;
 use kiro_ports::PortError;
 use kiro_tables::Table;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -13,6 +14,8 @@ use crate::models::Shelf;
 
 /// How often the table of runs is looked at; what is seen of it without reading decides whether it is read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After a training it rests so many times as long as that took: while a history comes in, most labels are new again and again.
+const REST: u32 = 9;
 /// New labels that are worth a training, beside what was trained on: at least so many, and at least this share.
 const LEAST: u64 = 20;
 const SHARE: u64 = 4;
@@ -34,6 +37,7 @@ impl Trainer {
     pub(crate) async fn run(self, over: CancellationToken) {
         let mut looked_at = 0;
         loop {
+            let began = Instant::now();
             match self.look(&mut looked_at).await {
                 Ok(()) => {}
                 Err(error) => warn!(%error, "training failed; the model before goes on serving"),
@@ -41,7 +45,7 @@ impl Trainer {
             tokio::select! {
                 biased;
                 () = over.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = sleep(began.elapsed().saturating_mul(REST).max(LOOK_EVERY)) => {}
             }
         }
     }

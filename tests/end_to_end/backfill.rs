@@ -71,16 +71,17 @@ fn stream(server: &Server, ended: &AtomicBool) -> Result<usize> {
     Ok(posts)
 }
 
-/// How long marked events take from their post to the first answer that shows them.
+/// How long marked events take from their post to the first answer that shows them, and of that the post.
 #[expect(clippy::disallowed_methods, reason = "it is measured")]
-fn probe(server: &Server, name: &str, mut goes_on: impl FnMut(usize) -> Result<bool>) -> Result<Vec<Duration>> {
-    let mut took = Vec::new();
+fn probe(server: &Server, name: &str, mut goes_on: impl FnMut(usize) -> Result<bool>) -> Result<[Vec<Duration>; 2]> {
+    let (mut took, mut posts) = (Vec::new(), Vec::new());
     while goes_on(took.len())? {
         let id = format!("{name}-{}", took.len());
         let sql = format!("SELECT run_id FROM pipeline_runs_events WHERE source = 'https://ci.example/probe' AND run_id = '{id}'");
         let question = serde_json::json!({ "sql": sql }).to_string();
         let begin = Instant::now();
         post(server, &event("probe", &id))?;
+        posts.push(begin.elapsed());
         wait_for("a marked event", 30, || {
             let answer = http::must(server.http, "POST /api/v1/query", &[("content-type", "application/json")], question.as_bytes())?;
             Ok(answer.body.contains(&id).then_some(()))
@@ -88,7 +89,8 @@ fn probe(server: &Server, name: &str, mut goes_on: impl FnMut(usize) -> Result<b
         took.push(begin.elapsed());
     }
     took.sort();
-    Ok(took)
+    posts.sort();
+    Ok([took, posts])
 }
 
 fn at(sorted: &[Duration], percent: usize) -> Duration {
@@ -130,8 +132,10 @@ fn a_backfill_holds_up_nothing() -> Result<()> {
         streaming.join().ok().context("the stream panicked")??;
         measured
     })?;
-    for (name, took) in [("alone", &alone), ("beside the backfill", &during)] {
-        println!("{name}: {} marked events, p50 {:?}, p90 {:?}, p99 {:?}", took.len(), at(took, 50), at(took, 90), at(took, 99));
+    for (name, [took, posts]) in [("alone", &alone), ("beside the backfill", &during)] {
+        let count = took.len();
+        println!("{name}: {count} marked events, p50 {:?}, p90 {:?}, p99 {:?}", at(took, 50), at(took, 90), at(took, 99));
+        println!("  of that the post: p50 {:?}, p90 {:?}, p99 {:?}", at(posts, 50), at(posts, 90), at(posts, 99));
     }
     server.send("nothing.ndjson", "application/x-ndjson", "")?;
     let found = tables(&server)?;

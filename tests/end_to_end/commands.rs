@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::history::{native, runs};
-use crate::server::{Answer, OPEN, Server, directory, free_port, program};
+use crate::server::{Answer, OPEN, Server, directory, free_port, program, wait_for};
 
 const GATES: &str = r#"
 version: 1
@@ -114,6 +114,25 @@ fn answers_and_errors_are_to_the_letter() -> Result<()> {
         ensure!(found == expected, "found\n{found}\n\nexpected\n{expected}");
     }
     ensure!(found == expected, "not as many commands");
+    Ok(())
+}
+
+#[test]
+fn the_status_tells_who_keeps_the_lake_and_how() -> Result<()> {
+    let server = started("status")?;
+    let url = format!("http://127.0.0.1:{}", server.http);
+    let told = wait_for("the upkeep of the tables", 60, || {
+        let answer = run(&server, &url, "status")?;
+        Ok(answer.out.lines().any(|line| line.starts_with("pipeline_runs_events ")).then_some(answer))
+    })?;
+    ensure!(told.code == Some(0) && told.out.starts_with("version ") && told.out.contains("ready\nlog: up\n"), "{told:?}");
+    let upkeep = told.out.lines().find(|line| line.starts_with("upkeep of the lake: ")).context("nothing of upkeep")?;
+    ensure!(upkeep.contains("by up/") && upkeep.ends_with(" s ago"), "{upkeep}");
+    let head = "table  version  age  files  small  a day  compacted  checkpoint  vacuum  log";
+    let words: Vec<&str> = head.split_whitespace().collect();
+    ensure!(told.out.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == words), "{told:?}");
+    let status = run(&server, &url, "status --format json")?.json()?;
+    ensure!(status["upkeep"]["state"] == "kept" && status["upkeep"]["compaction"] == true, "{status}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Data directories of older programs: today's program starts on them, answers the same, and goes on writing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,40 +85,92 @@ fn a_directory_of_an_older_program_is_read_and_written_on() -> Result<()> {
     Ok(())
 }
 
+/// Every file with its bytes.
+fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path)?;
+                found.insert(path, bytes);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A start is refused, says why and what to do, and changes nothing.
+fn is_refused(server: &Server, why: &str) -> Result<()> {
+    let before = files(&server.data())?;
+    let answer = crate::bad_start::refused_start(server.command(&server.data(), server.http, server.pg)?)?;
+    ensure!(answer.code == Some(1) && answer.err.contains(why), "{why:?} is not said: {answer:?}");
+    ensure!(answer.err.contains("start the program that wrote it, or a newer one"), "no way out is said: {answer:?}");
+    ensure!(answer.err.contains("put the back-up of before the upgrade in place"), "no way back is said: {answer:?}");
+    let after = files(&server.data())?;
+    let differs = |(path, bytes): &(&PathBuf, &Vec<u8>)| before.get(*path) != Some(*bytes);
+    let changed: Vec<_> = after.iter().filter(differs).map(|(path, _)| path).collect();
+    ensure!(changed.is_empty() && before.len() == after.len(), "{why}: changed {changed:?}, {} files were {}", after.len(), before.len());
+    Ok(())
+}
+
+/// The file says something else while a start is tried.
+fn refused_with(server: &Server, file: &Path, from: &str, to: &str, why: &str) -> Result<()> {
+    let kept = std::fs::read_to_string(file)?;
+    let newer = kept.replacen(from, to, 1);
+    ensure!(newer != kept, "{from} is not in {}: {kept}", file.display());
+    std::fs::write(file, newer)?;
+    is_refused(server, why)?;
+    Ok(std::fs::write(file, kept)?)
+}
+
 #[test]
 fn a_directory_of_a_newer_program_is_refused_with_the_way_out() -> Result<()> {
     let golden = all()?.pop().context("a golden directory")?;
     let mut server = unpacked("golden_newer", &golden)?;
-    let (lake, log) = (server.data().join("lake/lake.json"), server.data().join("log/FORMAT"));
-    for (file, newer, words) in
-        [(&lake, "{\"format\":2}", "use a newer program"), (&log, "2\n", "use the program that wrote it, or a newer one")]
-    {
-        let kept = std::fs::read(file)?;
-        std::fs::write(file, newer)?;
-        let command = server.command(&server.data(), server.http, server.pg)?;
-        let answer = crate::bad_start::refused_start(command)?;
-        ensure!(answer.err.contains(words), "{words:?} is not said: {answer:?}");
-        std::fs::write(file, kept)?;
-    }
-    crate::doctor::sql(&server.data(), "UPDATE kiro_schema SET version = version + 97")?;
-    let answer = crate::bad_start::refused_start(server.command(&server.data(), server.http, server.pg)?)?;
-    ensure!(answer.err.contains("its schema is version 9") && answer.err.contains("run the newer program"), "{answer:?}");
-    crate::doctor::sql(&server.data(), "UPDATE kiro_schema SET version = version - 97")?;
-    // A column of another type in one table: the other program's rows are not overwritten.
-    let first = server.data().join("lake/tables/audit_log/_delta_log/00000000000000000000.json");
-    let kept = std::fs::read_to_string(&first)?;
-    std::fs::write(
-        &first,
-        kept.replace(
-            r#"\"name\":\"_offset\",\"nullable\":false,\"type\":\"long\""#,
-            r#"\"name\":\"_offset\",\"nullable\":false,\"type\":\"string\""#,
-        ),
-    )?;
-    ensure!(std::fs::read_to_string(&first)? != kept, "the column was not found in {kept}");
-    let command = server.command(&server.data(), server.http, server.pg)?;
-    let answer = crate::bad_start::refused_start(command)?;
-    ensure!(answer.err.contains("table audit_log does not fit this program, column _offset"), "{answer:?}");
-    std::fs::write(&first, kept)?;
+    // As it is after a stop of this program: brought up to date, nothing left to be done at the next start.
+    server.up()?;
+    server.stop()?;
+    let data = server.data();
+    let (lake, log) = (data.join("lake/lake.json"), data.join("log/FORMAT"));
+    refused_with(&server, &lake, "\"format\":1", "\"format\":2", "the lake has format 2")?;
+    let told = std::fs::read_to_string(&lake)?;
+    std::fs::write(&lake, "{\"format\":2,\"program\":\"9.1.0\",\"more\":[1]}")?;
+    is_refused(&server, "the lake has format 2, of version 9.1.0 of the program")?;
+    std::fs::write(&lake, told)?;
+    let job = data.join("imports/0123.json");
+    std::fs::write(&job, "{\"format\":2,\"jobs\":[]}")?;
+    is_refused(&server, "imports/0123.json has format 2, this program knows 1")?;
+    std::fs::remove_file(job)?;
+    refused_with(&server, &log, "1", "2", "its format is 2, this program knows 1")?;
+    crate::doctor::sql(&data, "UPDATE kiro_schema SET version = version + 97")?;
+    is_refused(&server, "this program knows")?;
+    crate::doctor::sql(&data, "UPDATE kiro_schema SET version = version - 97")?;
+    // Of one table: what its readers and writers need, and a column of another type. The rows of others are not overwritten.
+    let first = data.join("lake/tables/audit_log/_delta_log/00000000000000000000.json");
+    let versions = "\"minReaderVersion\":1,\"minWriterVersion\":2";
+    let newer =
+        "\"minReaderVersion\":3,\"minWriterVersion\":7,\"readerFeatures\":[\"deletionVectors\"],\"writerFeatures\":[\"deletionVectors\"]";
+    let writer = "\"minReaderVersion\":1,\"minWriterVersion\":7,\"writerFeatures\":[\"rowTracking\"]";
+    refused_with(&server, &first, versions, newer, "table audit_log needs Delta reader version 3 and writer version 7")?;
+    refused_with(&server, &first, versions, writer, "table audit_log needs Delta reader version 1 and writer version 7")?;
+    let column = |kind: &str| format!(r#"\"name\":\"_offset\",\"nullable\":false,\"type\":\"{kind}\""#);
+    refused_with(&server, &first, &column("long"), &column("string"), "table audit_log does not fit this program, column _offset")?;
     server.up()?;
     server.stop()
+}
+
+/// Posts that were spilled by a newer program: neither is Kafka asked nor the lake opened.
+#[test]
+fn a_spill_of_a_newer_program_is_refused() -> Result<()> {
+    let spill = crate::server::directory("newer_spill_dir")?;
+    std::fs::write(spill.join("FORMAT"), "2\n")?;
+    let config = format!("{OPEN}log: {{kafka: \"127.0.0.1:1\", spill_dir: {}}}\n", spill.display());
+    let server = Server::prepare("newer_spill", &config)?;
+    std::fs::create_dir_all(server.data())?;
+    is_refused(&server, "its format is 2, this program knows 1")?;
+    ensure!(files(&spill)?.len() == 1, "the spill was changed");
+    Ok(())
 }

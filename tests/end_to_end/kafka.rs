@@ -14,6 +14,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::server::wait_for;
 
@@ -121,6 +122,16 @@ impl Broker {
             answer.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
         }
         Ok(())
+    }
+
+    /// Deletes what lies below an offset, as retention does.
+    pub(crate) fn delete_below(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+        let answer = futures::executor::block_on(admin.delete_records(&list, &options))?;
+        answer.elements().iter().try_for_each(|element| element.error()).context("the records were not deleted")
     }
 
     /// Appends the records of these numbers, each made when its turn comes; a record without a value is a tombstone.

@@ -1,6 +1,6 @@
 //! Processes of the test: one for each role, and the PostgreSQL that they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -193,9 +193,10 @@ impl Metrics {
         self.0.lines().filter(is_meant).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
-    /// How many series there are.
-    pub(crate) fn series(&self) -> usize {
-        self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
+    /// Names and labels of all series.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let lines = self.0.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
     }
 }
 

@@ -204,7 +204,16 @@ fn check_answers(serve: &Process, all: usize) -> Result<()> {
     ensure!(runs.len() == all && runs.values().all(|n| *n == 1), "{} runs of {all}: {:?}", runs.len(), runs.iter().find(|(_, n)| **n != 1));
     ensure!(count(serve.http, "pipeline_runs_events")? == runs, "the events are not those of the runs");
     let health = rows(serve.http, "SELECT sum(runs) AS n FROM pipeline_health")?;
-    ensure!(health[0]["n"] == all, "pipeline_health counts {} of {all} runs", health[0]["n"]);
+    if health[0]["n"] != all {
+        let by_source =
+            |table: &str, what: &str| rows(serve.http, &format!("SELECT source, {what} AS n FROM {table} GROUP BY 1 ORDER BY 1"));
+        bail!(
+            "pipeline_health counts {} of {all} runs; by source {:?}, where the runs are {:?}",
+            health[0]["n"],
+            by_source("pipeline_health", "sum(runs)")?,
+            by_source("pipeline_runs", "count(*)")?
+        );
+    }
     let (port, sql) = (serve.pg.to_string(), "SELECT count(*) FROM pipeline_runs");
     let psql = Command::new("psql").args(["-h", "127.0.0.1", "-p", &port, "-U", "loopback", "-d", "kiro", "-Atc", sql]).output()?;
     let psql = Answer::of(psql)?;
@@ -244,6 +253,7 @@ fn five_roles_are_one_product_and_an_owner_that_is_killed_is_followed() -> Resul
             broker.produce(TOPIC, &records)?;
             let process = change_owners(&dir, process, first, &sender)?;
             wait_for("maintain to write a checkpoint", 60, || Ok(checkpoint.exists().then_some(())))?;
+            wait_for("the upkeep of the checkpoint to be told", 60, || Ok(is_kept(serve)?.then_some(())))?;
             Ok(process)
         })();
         sender.ended.store(true, Ordering::Relaxed);
@@ -261,6 +271,17 @@ fn five_roles_are_one_product_and_an_owner_that_is_killed_is_followed() -> Resul
         process.stop()?;
     }
     check_files(&dir.join("data/lake"), all)
+}
+
+/// Whether `serve` tells which process keeps the lake, and that it made a checkpoint.
+fn is_kept(serve: u16) -> Result<bool> {
+    let status = http::must(serve, "GET /api/v1/status", &[], b"")?.json()?;
+    let upkeep = &status["upkeep"];
+    let by = upkeep["by"].as_str().is_some_and(|by| by.starts_with("maintain/"));
+    let tables = upkeep["tables"].as_array().context("no tables")?;
+    let events = tables.iter().find(|table| table["table"] == "pipeline_runs_events");
+    let is_told = events.is_some_and(|events| events["checkpoint"].is_i64() && events["vacuumed_seconds_ago"].is_i64());
+    Ok(upkeep["state"] == "kept" && by && is_told)
 }
 
 /// Decides gates, and waits until the table has all of their audit rows.
@@ -287,6 +308,8 @@ fn members_of_ingest_hand_the_audit_log_over() -> Result<()> {
     let mut serve = Process::start(&dir, "serve", 0)?;
     first.wait_ready()?;
     serve.wait_ready()?;
+    let status = http::must(serve.http, "GET /api/v1/status", &[], b"")?.json()?;
+    ensure!(status["upkeep"]["state"] == "never", "nobody keeps this lake: {status}");
     let mut sum = 0;
     decide(serve.http, 8, &mut sum)?;
     let mut second = Process::start(&dir, "ingest", 1)?;

@@ -22,5 +22,6 @@ mod spill;
 
 pub use embedded::{EmbeddedLog, EmbeddedOptions};
 pub use error::{Error, Result};
+pub use folder::check_format;
 pub use kafka::{KafkaConfig, KafkaLog};
 pub use spill::{SpillLog, SpillOptions, SpillStatus};

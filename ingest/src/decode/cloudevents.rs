@@ -24,6 +24,11 @@ fn attribute_name(header: &str) -> Option<&str> {
     header.strip_prefix("ce_").or_else(|| header.strip_prefix("ce-"))
 }
 
+/// Whether a header is an attribute of an event.
+pub(super) fn is_attribute(header: &str) -> bool {
+    attribute_name(header).is_some()
+}
+
 pub(super) fn is_binary(headers: &Headers) -> bool {
     headers.iter().any(|(name, _)| attribute_name(name) == Some("specversion"))
 }

@@ -19,6 +19,10 @@ impl Normaliser for Told {
         "told"
     }
 
+    fn headers_read(&self, headers: &Headers) -> Headers {
+        headers.iter().filter(|(name, _)| name == "x-told").cloned().collect()
+    }
+
     fn normalise<'a>(&self, _headers: &Headers, payload: &'a [u8]) -> Result<Vec<Event<'a>>, NormaliseError> {
         Event::from_json(payload).map(|event| vec![event]).map_err(|error| NormaliseError { reason: error.to_string() })
     }

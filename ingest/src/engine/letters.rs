@@ -3,24 +3,41 @@
 //! An id begins with when the door took the record, in microseconds, once for each; the lake keeps that as the letter's
 //! `known_at`, so that a repeat is known after a restart by the same bytes, taken at the same moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use kiro_ports::{RECORD_ID, Record, header};
-use kiro_schemas::{Micros, TopicPartition};
+use kiro_ports::{Headers, RECORD_ID, Record, header};
+use kiro_schemas::{Micros, TopicPartition, Value};
 
 use super::window::Key;
 use super::worker::Worker;
 
 /// Letters of the lake that are remembered; a record and its repeat lie far closer to each other.
 const MOST: usize = 10_000;
+/// Headers of a letter that are kept, and bytes of each.
+const MOST_HEADERS: usize = 64;
+const MOST_VALUE: usize = 4 << 10;
 
 /// A record's id, and when a door took it.
 pub(super) fn id(record: &Record) -> Option<(&str, Micros)> {
     let id = header(&record.headers, RECORD_ID)?;
     let taken_at = Micros(id.split_once('-')?.0.parse().ok()?);
     taken_at.is_storable().then_some((id, taken_at))
+}
+
+/// The headers by which the record was read, for the row of a letter; a value that is no text or is long is left out.
+pub(super) fn headers(read: &Headers) -> Value<'static> {
+    let mut kept = BTreeMap::<&str, &str>::new();
+    for (name, value) in read.iter().filter(|(_, value)| value.len() <= MOST_VALUE).take(MOST_HEADERS) {
+        if let Ok(value) = std::str::from_utf8(value) {
+            kept.entry(name.as_str()).or_insert(value);
+        }
+    }
+    if kept.is_empty() {
+        return Value::Null;
+    }
+    Value::Map(kept.into_iter().map(|(name, value)| (name.to_owned().into(), value.to_owned().into())).collect())
 }
 
 /// Where the newest dead letters of the lake stand, by the digest of their bytes and when they were known.
@@ -81,7 +98,7 @@ mod tests {
     use kiro_schemas::{Micros, TopicPartition, Value};
     use kiro_tables::{Rows, Table};
 
-    use super::{Letters, MOST, id};
+    use super::{Letters, MOST, headers, id};
 
     fn record(id: &str) -> Record {
         let headers = vec![(RECORD_ID.to_owned(), Bytes::copy_from_slice(id.as_bytes()))];
@@ -98,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn a_row_has_what_it_takes_to_read_the_bytes() {
+        let header = |name: &str, value: &[u8]| (name.to_owned(), Bytes::copy_from_slice(value));
+        assert_eq!(headers(&Vec::new()), Value::Null);
+        let long = vec![b'x'; 5_000];
+        let all = [header("b", b"1"), header("a", b"2"), header("a", b"3"), header("c", b"\xff"), header("d", &long)];
+        let text = |text: &'static str| text.into();
+        assert_eq!(headers(&all.to_vec()), Value::Map(vec![(text("a"), text("2")), (text("b"), text("1"))]));
+    }
+
+    #[test]
     fn a_repeat_has_the_same_bytes_and_moment_and_stands_elsewhere() {
         let mut rows = Rows::new(Table::find("dead_letters").expect("a table"));
         let mut letter = |digest: &str, known_at: i64, offset: i64| {
@@ -106,6 +133,7 @@ mod tests {
                 Value::text("bad"),
                 Value::Int(1),
                 Value::text(digest.to_owned()),
+                Value::Null,
                 Value::Time(Micros(known_at)),
                 Value::Time(Micros(1_000_000 + offset)),
                 Value::text("t"),

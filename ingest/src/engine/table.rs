@@ -260,10 +260,13 @@ impl TableState {
         Some(TailBatch { start: from, rows, ..batch })
     }
 
-    /// Merges the last batch into an earlier one of its partition that is not much larger.
+    /// Merges the last batch into an earlier one that is not much larger: of its partition or, of rows of the folds, the one
+    /// just before it. These leave the tail in the order in which they came; else an older version of a row could stay behind,
+    /// merged with what came later, and hide the newer one in the files.
     fn merge_last(&mut self) -> bool {
         let Some((last, before)) = self.entries.split_last() else { return false };
-        let Some(at) = before.iter().rposition(|e| e.seq >= self.sealed && e.batch.at == last.batch.at) else { return false };
+        let is_near = |e: &Entry| self.side == Side::Derived || e.batch.at == last.batch.at;
+        let Some(at) = before.iter().rposition(|e| e.seq >= self.sealed && is_near(e)) else { return false };
         let (first, rows) = (&before[at].batch, last.batch.rows.num_rows());
         if first.rows.num_rows() > 2 * rows || first.rows.num_rows() + rows > MERGE_ROWS {
             return false;
@@ -381,12 +384,57 @@ impl TableState {
 
 #[cfg(test)]
 mod tests {
-    use kiro_ports::Offsets;
-    use kiro_schemas::TopicPartition;
-    use kiro_tables::Table;
+    use arrow::array::{AsArray as _, RecordBatch};
+    use arrow::datatypes::Int64Type;
+    use kiro_ports::{Offsets, TailBatch};
+    use kiro_schemas::{Kind, Micros, TopicPartition, Value};
+    use kiro_tables::{Rows, Table};
 
     use super::super::{EngineConfig, FoldPart};
     use super::{Side, TableState};
+
+    /// A key's rows of the tail, oldest first: revision and outcome.
+    fn versions(state: &TableState) -> Vec<(i64, String)> {
+        let of = |batch: &RecordBatch| {
+            let revs = batch.column_by_name("_rev").expect("revisions").as_primitive::<Int64Type>().clone();
+            let words = batch.column_by_name("outcome").expect("outcomes").as_string_view().clone();
+            (0..batch.num_rows()).map(|at| (revs.value(at) % 100, words.value(at).to_owned())).collect::<Vec<_>>()
+        };
+        state.entries.iter().flat_map(|e| of(&e.batch.rows)).collect()
+    }
+
+    #[test]
+    fn a_newer_row_of_the_folds_leaves_the_tail_with_all_older_ones() {
+        let table = Table::find("pipeline_runs").expect("a table");
+        let config = EngineConfig::new(vec!["events".to_owned()], "c", std::path::Path::new("q"));
+        let mut state = TableState::new(table, Side::Derived, false, &config);
+        // What was folded last came from one partition or another.
+        for (seq, (partition, rev, outcome)) in [(1, 0, "failure"), (2, 1, "success"), (1, 0, "other")].into_iter().enumerate() {
+            let seq = i64::try_from(seq).expect("few");
+            let mut rows = Rows::new(table);
+            let value = |name: &str, kind, nullable| match (name, kind, nullable) {
+                ("run_id", ..) => Value::text(if outcome == "other" { "2" } else { "1" }),
+                ("outcome", ..) => Value::text(outcome),
+                ("_rev", ..) => Value::Int(rev),
+                (_, _, true) => Value::Null,
+                (_, Kind::Text, _) => Value::text("-"),
+                (_, Kind::Time, _) => Value::Time(Micros(0)),
+                _ => Value::Int(0),
+            };
+            rows.push(&table.columns.iter().map(|c| value(c.name, c.kind, c.nullable)).collect::<Vec<_>>()).expect("a row");
+            let at = TopicPartition::new("events", partition);
+            let needs = [(TopicPartition::new("events", 1), seq + 1)].into_iter().collect();
+            let batch = TailBatch { at, start: seq, next: seq + 1, rows: rows.finish().expect("rows") };
+            state.push(u64::try_from(seq).expect("few"), batch, Some(std::sync::Arc::new(needs)));
+        }
+        state.committed.set(TopicPartition::new("events", 1), 2);
+        let entries = std::mem::take(&mut state.entries);
+        state.entries = entries.into_iter().filter(|entry| !state.has(entry)).collect();
+        let left = versions(&state);
+        let (old, new) = (left.iter().any(|(_, o)| o == "failure"), left.iter().any(|(_, o)| o == "success"));
+        assert!(new || !old, "the older version stays without the newer one: {left:?}");
+        assert!(left.iter().any(|(_, o)| o == "other"), "{left:?}");
+    }
 
     #[test]
     fn a_reader_of_two_shards_sees_where_the_slower_and_the_faster_one_stand() {

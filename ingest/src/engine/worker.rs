@@ -360,6 +360,7 @@ impl Worker {
             Value::text(reason),
             Value::Int(i64::try_from(bytes.len()).unwrap_or(i64::MAX)),
             Value::text(digest.as_str()),
+            letters::headers(&self.decoder.headers_read(&record.headers)),
             Value::Time(letters::id(record).map_or(record.recorded_at, |(_, taken_at)| taken_at)),
             Value::Time(record.recorded_at),
             Value::text(&*at.topic),

@@ -1,7 +1,8 @@
 //! Bytes as they come: the beginning is looked at, the rest is handed on in pieces.
 
-use std::io::{BufRead, Chain, Cursor, ErrorKind, Read as _};
+use std::io::{BufRead, BufReader, Chain, Cursor, ErrorKind, Read as _};
 
+use flate2::bufread::MultiGzDecoder;
 use memchr::memmem;
 
 use crate::error::{Error, Place, Result};
@@ -32,6 +33,19 @@ pub(crate) fn head(input: &mut dyn BufRead) -> Result<Vec<u8>> {
 /// All bytes again.
 pub(crate) fn restored<'i>(head: &'i [u8], input: &'i mut dyn BufRead) -> Chain<Cursor<&'i [u8]>, &'i mut dyn BufRead> {
     std::io::Read::chain(Cursor::new(head), input)
+}
+
+/// Whether bytes are packed by gzip. None of the formats begins like that.
+///
+/// # Source
+/// RFC 1952, 2.3.1: `ID1` and `ID2`, then the only method, `deflate`.
+pub(crate) fn is_packed(head: &[u8]) -> bool {
+    head.starts_with(b"\x1F\x8B\x08")
+}
+
+/// The bytes that were packed. Limits are of these, so that little that becomes much is refused as much is.
+pub(crate) fn unpacked(packed: impl BufRead) -> impl BufRead {
+    BufReader::with_capacity(HEAD, MultiGzDecoder::new(packed))
 }
 
 /// The encoding that the declaration of an XML document names.

@@ -76,7 +76,7 @@ pub struct Stopped;
 /// Takes an event; it borrows from the reader, so that nothing is copied that is not kept.
 pub type Emit<'e> = dyn FnMut(Event<'_>) -> std::result::Result<(), Stopped> + 'e;
 
-/// Reads a report from its bytes as they come; without a format it is guessed. The ids of the events follow from the scope and
+/// Reads a report from its bytes as they come, packed by gzip or not; without a format it is guessed. The ids of the events follow from the scope and
 /// from what is said, so that the same report gives the same events again.
 ///
 /// # Errors
@@ -106,10 +106,26 @@ pub fn read(
     emit: &mut Emit<'_>,
 ) -> Result<ReportCounts> {
     let head = input::head(input)?;
-    let Some(format) = format.or_else(|| Format::guess(&head)) else { return Err(Error::Unknown) };
+    if !input::is_packed(&head) {
+        return read_plain(scope, format, limits, (head.as_slice(), input), emit);
+    }
+    let mut plain = input::unpacked(input::restored(&head, input));
+    let head = input::head(&mut plain)?;
+    read_plain(scope, format, limits, (head.as_slice(), &mut plain), emit)
+}
+
+/// Reads what is not packed, of which the beginning was looked at.
+fn read_plain(
+    scope: &ReportScope,
+    format: Option<Format>,
+    limits: Limits,
+    (head, input): (&[u8], &mut dyn BufRead),
+    emit: &mut Emit<'_>,
+) -> Result<ReportCounts> {
+    let Some(format) = format.or_else(|| Format::guess(head)) else { return Err(Error::Unknown) };
     let mut emitter = Emitter::new(scope, format, limits, emit);
-    let encoding = input::encoding(&head)?;
-    let mut input = input::restored(&head, input);
+    let encoding = input::encoding(head)?;
+    let mut input = input::restored(head, input);
     match format {
         Format::Junit => input::elements(&mut input, encoding, limits, &mut junit::Junit::new(&mut emitter, limits))?,
         Format::Cobertura => {

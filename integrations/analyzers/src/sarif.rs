@@ -17,6 +17,7 @@ use crate::{Limits, Stopped};
 
 mod guard;
 mod run;
+mod tool;
 
 use guard::Guard;
 use run::Top;

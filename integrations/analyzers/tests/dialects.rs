@@ -6,9 +6,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use common::events;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use kiro_schemas::{Event, Value};
 
 fn reports() -> Vec<PathBuf> {
@@ -93,4 +96,44 @@ fn every_report_is_said_where_it_is_from() {
         let name = report.file_name().expect("a name").to_string_lossy();
         assert!(sources.contains(&format!("`{name}`")), "{name} is not in SOURCES.md");
     }
+}
+
+/// What was packed on its way says the same, in one part or several, and what does not unpack is refused.
+#[test]
+fn a_packed_report_is_read_as_it_was() {
+    let pack = |bytes: &[u8]| {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(bytes).expect("packed");
+        packed.finish().expect("packed")
+    };
+    for report in reports() {
+        let bytes = std::fs::read(&report).expect("a report");
+        let whole = events(&bytes, None, 8_192).expect("a report");
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for packed in [pack(&bytes), [pack(first), pack(second)].concat()] {
+            for piece in [7, 1 << 20] {
+                assert_eq!(events(&packed, None, piece).expect("a report"), whole, "{}", report.display());
+            }
+        }
+    }
+    let mut packed = pack(b"<testsuite><testcase name='a'/></testsuite>");
+    let cut = packed.len() / 2;
+    let error = events(packed.get(..cut).expect("within"), None, 64).expect_err("cut").to_string();
+    assert!(error.starts_with("cannot receive the report: "), "{error}");
+    packed[15] ^= 0xff;
+    assert!(events(&packed, None, 64).is_err(), "a byte is another one");
+    let twice = events(&pack(&pack(b"<testsuite/>")), None, 64).expect_err("packed twice");
+    assert!(matches!(twice, kiro_analyzers::Error::Unknown), "{twice}");
+}
+
+/// Little that becomes much is refused as much is.
+#[test]
+fn a_packed_bomb_is_refused() {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(b"<testsuite><testcase name='a'><system-out>").expect("packed");
+    packed.write_all(&vec![b'x'; 4 << 20]).expect("packed");
+    let packed = packed.finish().expect("packed");
+    let limits = kiro_analyzers::Limits { total_bytes: 1 << 20, ..kiro_analyzers::Limits::default() };
+    let error = common::count(limits, kiro_analyzers::Format::Junit, &mut &packed[..]).expect_err("refused").to_string();
+    assert!(packed.len() < 16 << 10 && error.contains("it is too large; the limit is 1048576"), "{} {error}", packed.len());
 }

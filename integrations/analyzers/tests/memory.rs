@@ -138,6 +138,28 @@ fn a_long_report_is_held_in_little_memory() {
     }
 }
 
+/// However the rules of a scanner are spread over its extensions, and however long their names are, what is held of them is bounded.
+#[test]
+fn rules_without_measure_are_refused_in_little_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let short = "{\"rules\":[".to_owned() + &"{},".repeat(999) + "{}]},";
+    let long = format!("{{\"name\":\"{0}\",\"rules\":[{{\"id\":\"{0}\"}}]}},", "x".repeat(1 << 20));
+    for part in [&short, &long] {
+        let parts = (64 << 20) / part.len();
+        let mut file = Made::new(parts, |at, out| match at {
+            0 => out.extend_from_slice(b"{\"version\":\"2.1.0\",\"runs\":[{\"tool\":{\"extensions\":["),
+            _ if at + 1 == parts => out.extend_from_slice(b"{}],\"driver\":{\"name\":\"t\"}}}]}"),
+            _ => out.extend_from_slice(part.as_bytes()),
+        });
+        let (counts, held) = most_held(|| count(Limits::default(), Format::Sarif, &mut file));
+        match counts {
+            Ok(_) => assert_eq!(part, &long, "64 MiB of empty rules are taken"),
+            Err(error) => assert!(error.to_string().contains("too many or too long"), "{error}"),
+        }
+        assert!(held < 32 << 20, "{held} held");
+    }
+}
+
 /// 200 MB and more: `cargo test -p kiro-analyzers --test generated -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes long: run by hand, with the profile bench for figures"]

@@ -10,23 +10,24 @@ use serde::Deserialize;
 
 use crate::reading::Text;
 
-pub(super) mod changes;
+pub(crate) mod changes;
 pub(super) mod checks;
 pub(super) mod deployments;
-pub(super) mod issues;
+pub(crate) mod issues;
 pub(super) mod runs;
-pub(super) mod versions;
+pub(crate) mod versions;
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Repository<'a> {
-    html_url: Text<'a>,
+pub(crate) struct Repository<'a> {
+    pub(crate) html_url: Text<'a>,
     name: Option<Text<'a>>,
+    default_branch: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct User<'a> {
+pub(crate) struct User<'a> {
     login: Option<Text<'a>>,
 }
 
@@ -36,7 +37,7 @@ struct Number {
     number: i64,
 }
 
-fn login(user: Option<User<'_>>) -> Option<Text<'_>> {
+pub(crate) fn login(user: Option<User<'_>>) -> Option<Text<'_>> {
     user.and_then(|user| user.login)
 }
 

@@ -21,6 +21,7 @@ pub static PLATFORM: Platform = Platform {
         ("check_run", checks::check_run),
         ("check_suite", checks::check_suite),
         ("status", checks::status),
+        ("branch_protection_rule", checks::branch_rule),
         ("deployment", deployments::deployment),
         ("deployment_status", deployments::deployment),
         ("pull_request", changes::pull_request),

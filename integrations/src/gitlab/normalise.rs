@@ -25,6 +25,7 @@ struct Project<'a> {
     name: Option<Text<'a>>,
     path_with_namespace: Option<Text<'a>>,
     ci_config_path: Option<Text<'a>>,
+    default_branch: Option<Text<'a>>,
 }
 
 impl<'a> Project<'a> {
@@ -36,6 +37,7 @@ impl<'a> Project<'a> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 struct User<'a> {
+    id: Option<i64>,
     username: Option<Text<'a>>,
     name: Option<Text<'a>>,
 }

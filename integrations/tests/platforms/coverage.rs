@@ -87,17 +87,20 @@ fn github_and_gitlab_fill_the_same_columns() {
     let wanted = [
         (
             Subject::PipelineRun,
-            "pipeline outcome status branch commit_sha actor change_id trigger queued_at started_at finished_at duration_ms url",
+            "pipeline outcome status branch commit_sha actor change_id trigger queued_at started_at finished_at duration_ms url attributes.title",
         ),
         (
             Subject::TaskRun,
-            "pipeline run_id task outcome status runner branch commit_sha queued_at started_at finished_at duration_ms url attributes.runner_labels",
+            "pipeline run_id task outcome status runner branch commit_sha queued_at started_at finished_at duration_ms url attributes.runner_labels attributes.environment",
         ),
         (
             Subject::Change,
-            "title status branch base_branch commit_sha merge_commit_sha author created_at merged_at closed_at url files_changed attributes.labels",
+            "title status branch base_branch commit_sha merge_commit_sha author created_at merged_at closed_at url files_changed attributes.labels attributes.draft attributes.merge_status attributes.head_source attributes.previous_commit_sha attributes.pushed_with attributes.pushed_onto attributes.review_state attributes.reviewer",
         ),
-        (Subject::Deployment, "environment service commit_sha branch outcome status actor queued_at started_at finished_at url"),
+        (
+            Subject::Deployment,
+            "environment service commit_sha branch outcome status actor queued_at started_at finished_at url attributes.environment_tier",
+        ),
         (Subject::Artifact, "actor created_at published_at attributes.version"),
         (Subject::Incident, "service status title detected_at resolved_at url attributes.labels"),
     ];

@@ -99,3 +99,86 @@ fn an_issue_is_an_incident_by_its_label() {
     let again = normalise("issues", &text).remove(0);
     assert_eq!((again.transition, again.get("resolved_at").as_time()), (Transition::Updated, None));
 }
+
+/// Commit, branch, request and merge are found from each other, whichever push is told first.
+#[test]
+fn a_pushed_commit_says_of_which_branch_and_merge_it_is() {
+    let texts = ["push.branch.own", "push.merge.own", "pull_request.merged.own"].map(|name| payload("github", name));
+    let [branch, trunk, pull] = texts.each_ref();
+    let (branch, trunk, pull) = (normalise("push", branch), normalise("push", trunk), normalise("pull_request", pull).remove(0));
+    let ids = |events: &[Event<'_>]| events.iter().map(|event| event.subject_id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(&branch), ids(&trunk)[..2], "the trunk has the commits of the branch, and the merge");
+    assert_eq!(pull.get("commit_sha").as_text(), Some(&*branch[1].subject_id));
+    for commit in &trunk {
+        assert_eq!(attribute(commit, "pushed_with"), pull.get("merge_commit_sha").as_text());
+        assert_eq!(attribute(commit, "pushed_onto"), Some("6113728f27ae82c7b1a177c8d03f9e96e0adf246"));
+        assert_eq!(commit.get("base_branch"), pull.get("base_branch"));
+    }
+    for (commit, same) in branch.iter().zip(&trunk) {
+        assert_eq!((commit.get("branch"), commit.get("base_branch").is_null()), (pull.get("branch"), true));
+        assert!(commit.time == same.time && commit.id != same.id, "two facts of one moment");
+    }
+    let text = payload("github", "push.other-branch.own");
+    let other = normalise("push", &text);
+    assert_eq!(ids(&other), ["0f0e7f0d2a1b2c3d4e5f60718293a4b5c6d7e8f0"], "what was pushed before is not of this branch");
+}
+
+#[test]
+fn what_comes_from_a_fork_says_so() {
+    for (event, name, source) in [
+        ("pull_request", "pull_request.fork.own", Some("https://github.com/octocat/Hello-World")),
+        ("pull_request", "pull_request.opened", None),
+        ("workflow_run", "workflow_run.fork.own", Some("https://github.com/octocat/octo-repo")),
+        ("workflow_run", "workflow_run.requested", None),
+    ] {
+        let text = payload("github", name);
+        assert_eq!(attribute(&normalise(event, &text).remove(0), "head_source"), source, "{name}");
+    }
+    let mut tree: serde_json::Value = serde_json::from_str(&payload("github", "pull_request.fork.own")).expect("JSON");
+    tree["pull_request"]["head"]["repo"] = serde_json::Value::Null;
+    let text = tree.to_string();
+    assert_eq!(attribute(&normalise("pull_request", &text).remove(0), "head_source"), Some("unknown"), "a fork that is gone");
+}
+
+/// What must hold before a merge, and whether it does; the names are those of tasks.
+#[test]
+fn required_checks_are_told() {
+    let text = payload("github", "branch_protection_rule.edited");
+    let rule = normalise("branch_protection_rule", &text).remove(0);
+    assert_eq!((rule.subject, rule.get("type").as_text()), (Subject::Other, Some("branch_protection_rule")));
+    let told =
+        ["branch", "required_checks", "required_checks_for", "required_approvals", "merge_queue_for"].map(|name| attribute(&rule, name));
+    assert_eq!(told, ["production", "basic-CI", "non_admins", "1", "off"].map(Some));
+    let text = payload("github", "pull_request.fork.own");
+    assert_eq!(attribute(&normalise("pull_request", &text).remove(0), "merge_status"), Some("blocked"));
+}
+
+#[test]
+fn a_failed_job_names_the_step_that_failed() {
+    let text = payload("github", "workflow_job.completed.failure.with-organization");
+    let tree: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let steps = tree["workflow_job"]["steps"].as_array().expect("steps");
+    let failed = steps.iter().find(|step| step["conclusion"] == "failure").and_then(|step| step["name"].as_str());
+    assert!(failed.is_some());
+    assert_eq!(attribute(&normalise("workflow_job", &text).remove(0), "failed_step"), failed);
+    let text = payload("github", "workflow_job.completed.success.with-organization");
+    assert_eq!(attribute(&normalise("workflow_job", &text).remove(0), "failed_step"), None);
+}
+
+/// The fields of a request that real payloads hold.
+#[test]
+fn a_request_is_told_whole() {
+    let text = payload("github", "pull_request.merged.own");
+    let pull = normalise("pull_request", &text).remove(0);
+    let tree: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for (column, field) in
+        [("lines_added", "additions"), ("lines_deleted", "deletions"), ("files_changed", "changed_files"), ("commits", "commits")]
+    {
+        assert_eq!(pull.get(column), &kiro_schemas::Value::Int(tree["pull_request"][field].as_i64().expect("a number")), "{column}");
+    }
+    let text = payload("github", "pull_request.labeled");
+    assert_eq!(attribute(&normalise("pull_request", &text).remove(0), "labels"), Some("bug"));
+    let text = payload("github", "pull_request.synchronize");
+    let pushed = normalise("pull_request", &text).remove(0);
+    assert_eq!(attribute(&pushed, "previous_commit_sha"), Some("f95f852bd8fca8fcc58a9a2d6c842781e32a215e"));
+}

@@ -5,8 +5,12 @@ use kiro_schemas::{Event, Micros, Transition};
 
 use crate::payload;
 
+fn all<'p>(event: &str, payload: &'p str) -> Vec<Event<'p>> {
+    crate::events(platform("gitlab").expect("a platform"), event, payload.as_bytes())
+}
+
 fn one<'p>(event: &str, payload: &'p str) -> Event<'p> {
-    crate::events(platform("gitlab").expect("a platform"), event, payload.as_bytes()).remove(0)
+    all(event, payload).remove(0)
 }
 
 fn attribute<'e>(event: &'e Event<'_>, name: &str) -> Option<&'e str> {
@@ -103,4 +107,45 @@ fn the_words_are_those_of_github() {
         let text = payload("gitlab", "Pipeline-Hook.running.own").replace("\"source\": \"web\"", &format!("\"source\": \"{source}\""));
         assert_eq!(one("Pipeline Hook", &text).get("trigger").as_text(), Some(expected));
     }
+}
+
+/// Commit, branch, request and merge are found from each other, whichever push is told first.
+#[test]
+fn a_pushed_commit_says_of_which_branch_and_merge_it_is() {
+    let texts = ["Push-Hook.branch.own", "Push-Hook.merge.own", "Merge-Request-Hook.merged.own"].map(|name| payload("gitlab", name));
+    let [branch, trunk, merge] = texts.each_ref().map(String::as_str);
+    let (branch, trunk, merge) = (all("Push Hook", branch), all("Push Hook", trunk), one("Merge Request Hook", merge));
+    assert_eq!((branch.len(), trunk.len()), (2, 3));
+    assert_eq!(merge.get("commit_sha").as_text(), Some(&*branch[1].subject_id));
+    for commit in &trunk {
+        assert_eq!(attribute(commit, "pushed_with"), merge.get("merge_commit_sha").as_text());
+        assert_eq!(commit.get("base_branch"), merge.get("base_branch"));
+    }
+    for (commit, same) in branch.iter().zip(&trunk) {
+        assert_eq!((commit.get("branch"), commit.get("base_branch").is_null()), (merge.get("branch"), true));
+        assert!(commit.subject_id == same.subject_id && commit.time == same.time && commit.id != same.id);
+    }
+    assert_eq!(attribute(&merge, "newest_commit_at"), Some("2026-02-02T09:00:00Z"));
+}
+
+#[test]
+fn an_updated_request_of_a_fork_is_told_whole() {
+    let text = payload("gitlab", "Merge-Request-Hook.updated-fork.own");
+    let merge = one("Merge Request Hook", &text);
+    assert_eq!((merge.transition, merge.get("author").as_text()), (Transition::Updated, Some("ada")));
+    let told =
+        ["head_source", "merge_status", "draft", "labels", "newest_commit_at", "previous_commit_sha"].map(|name| attribute(&merge, name));
+    let expected = [
+        "https://gitlab.example/ada/shop",
+        "ci_must_pass",
+        "true",
+        "hotfix",
+        "2026-02-02T09:00:00Z",
+        "bbbbda6b400935a1378653304eaf6221e0fdb8f0",
+    ];
+    assert_eq!(told, expected.map(Some));
+    let real = payload("gitlab", "Merge-Request-Hook.merge-request-event");
+    let opened = one("Merge Request Hook", &real);
+    assert_eq!(["labels", "merge_status", "head_source"].map(|name| attribute(&opened, name)), [Some("API"), Some("mergeable"), None]);
+    assert_eq!(opened.get("author").as_text(), Some("root"));
 }

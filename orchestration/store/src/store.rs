@@ -138,7 +138,11 @@ async fn open_sqlite(path: &Path) -> Result<SqlitePool> {
 
 /// Reads beside the process that it belongs to, if that runs.
 async fn look_at_sqlite(path: &Path) -> Result<SqlitePool> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+    // Where nothing waits to be taken over from the write-ahead log, not even the files beside it are made.
+    let mut waiting = path.as_os_str().to_owned();
+    waiting.push("-wal");
+    let is_quiet = !Path::new(&waiting).exists();
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(is_quiet).busy_timeout(Duration::from_secs(10));
     SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(|source| Error::Open { source })
 }
 

@@ -422,4 +422,26 @@ async fn postgres_conforms() {
     one_of_many_takes(&[one.clone(), two.clone()]).await;
     one.close().await;
     two.close().await;
+    refuses_a_newer_one(&postgres).await;
+}
+
+/// A schema of a newer program is refused, and stays as it is.
+async fn refuses_a_newer_one(postgres: &Postgres) {
+    let psql = |sql: &str| -> String {
+        let told = Command::new("psql").args(["-X", "-A", "-t", "-c", sql]).arg(postgres.url.expose()).output().expect("psql runs");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        String::from_utf8(told.stdout).expect("text")
+    };
+    psql("UPDATE kiro_schema SET version = version + 97");
+    let tables = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2";
+    let before = psql(tables);
+    for error in [
+        Store::open(StoreConfig::Postgres(postgres.url.clone())).await.expect_err("newer"),
+        Store::look(StoreConfig::Postgres(postgres.url.clone())).await.expect_err("newer"),
+    ] {
+        assert!(matches!(error, kiro_store::Error::Newer { found, known } if found == known + 97), "{error}");
+    }
+    assert_eq!(psql(tables), before);
+    psql("UPDATE kiro_schema SET version = version - 97");
+    Store::open(StoreConfig::Postgres(postgres.url.clone())).await.expect("its own again").close().await;
 }

@@ -27,6 +27,8 @@ pub(super) struct Brought<'a> {
     pub(super) change: &'a At,
     pub(super) lead_ms: i64,
     pub(super) deploy_ms: Option<i64>,
+    /// The commit that it began with, where pushes told it.
+    pub(super) first: Option<&'a At>,
 }
 
 /// What became of a deployment that succeeded.
@@ -94,10 +96,11 @@ fn infer<'a>(line: &Line<'a>, at: usize, first: usize, is_fix: bool, outcomes: &
 /// Until when what was merged is in a deployment: up to its commit, else until it began.
 fn cut(state: &State, unit: &Unit, (at, deployment): Success<'_>) -> i64 {
     let repository = &state.repositories[unit.repository];
-    let merges = deployment
-        .commit
-        .into_iter()
-        .flat_map(|commit| repository.of_commit(commit).filter(move |(_, change)| change.merge == Some(commit)).map(|(at, _)| at.0));
+    let merges = deployment.commit.into_iter().flat_map(|commit| {
+        // A fast-forward deploys the newest commit itself; that of a request that is still open says nothing of what was merged.
+        let is_in = move |merged: &At, change: &Change| change.merge == Some(commit) || change.head == Some(commit) && merged.0 <= at.0;
+        repository.of_commit(commit).filter(move |(merged, change)| is_in(merged, change)).map(|(merged, _)| merged.0)
+    });
     merges.max().unwrap_or(deployment.began).min(at.0)
 }
 
@@ -129,31 +132,37 @@ impl<'a> Line<'a> {
                 changes.extend(repository.changes.range(since(from)..since(to)).map(|(at, (change, _))| (at, change)));
             }
         }
-        changes.retain(|_, change| !(change.is_push && change.merge.is_some_and(|merge| repository.is_merge(merge))));
+        changes.retain(|_, change| !repository.is_part(change));
         changes
     }
 
     /// How long a change took; `None` where it cannot be told or is not meant to count.
     fn sample(&self, deployed: &At, at: &'a At, change: &Change) -> Option<Brought<'a>> {
         let (finished, merged) = (deployed.0, at.0);
+        let pushed = self.state.repositories[self.unit().repository].first_commit(at, change).filter(|_| change.first_commit.is_none());
+        let seen = [pushed.map(|at| at.0), change.newest_commit].into_iter().flatten().min();
+        let first_commit = change.first_commit.or(seen);
+        let begins = |start: i64| change.created.is_none_or(|created| start < created) && start < merged;
+        let first = pushed.filter(|at| Some(at.0) == first_commit && begins(at.0));
         if self.definitions.longest_wait_days.is_some_and(|days| finished.saturating_sub(merged) > days.saturating_mul(DAY)) {
             return None;
         }
         match self.definitions.lead {
             Lead::Whole => {
                 let deploy = finished.checked_sub(merged).filter(|micros| *micros >= 0)?;
-                let start = [change.first_commit, change.created, Some(merged)].into_iter().flatten().min()?;
-                Some(Brought { change: at, lead_ms: finished.saturating_sub(start) / 1_000, deploy_ms: Some(deploy / 1_000) })
+                let start = [first_commit, change.created, Some(merged)].into_iter().flatten().min()?;
+                Some(Brought { change: at, lead_ms: finished.saturating_sub(start) / 1_000, deploy_ms: Some(deploy / 1_000), first })
             }
             Lead::Stages => {
                 let created = change.created?;
-                let coding = change.first_commit.and_then(|first| stage(first, created));
+                let coding = first_commit.and_then(|first| stage(first, created));
                 let deploy = stage(merged, finished);
                 let stages = [coding, stage(created, merged), deploy];
                 stages.iter().any(Option::is_some).then(|| Brought {
                     change: at,
                     lead_ms: stages.iter().flatten().sum(),
                     deploy_ms: deploy,
+                    first,
                 })
             }
         }

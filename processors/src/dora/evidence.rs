@@ -14,13 +14,17 @@ const MOST: usize = 50;
 /// Where to look, and the ids of what was counted, as JSON.
 pub(super) fn of(unit: &Unit, outcomes: &[Outcome<'_>], span: Span) -> String {
     let changes: Vec<_> = outcomes.iter().flat_map(|o| &o.brought).map(|b| Value::from(&*b.change.1.id)).collect();
+    let first_commits = outcomes.iter().flat_map(|o| &o.brought).filter_map(|b| Some((b.change, b.first?)));
+    let first_commits: Vec<_> = first_commits.map(|(change, commit)| json!({ "change": &*change.1.id, "commit": &*commit.1.id })).collect();
     let failures: Vec<_> = outcomes.iter().filter(|o| !o.blames.is_empty()).map(failure).collect();
     let reworks: Vec<_> = outcomes.iter().filter(|o| o.is_rework).map(|o| deployment(o.at)).collect();
     let source = unit.name.source.replace('\'', "''");
     let place = format!("source = '{source}' AND finished_at >= '{}' AND finished_at < '{}'", span.start, span.end);
     let mut evidence = json!({ "where": place });
     let deployments = outcomes.iter().map(|o| deployment(o.at)).collect();
-    for (kind, mut all) in [("deployments", deployments), ("changes", changes), ("failures", failures), ("reworks", reworks)] {
+    for (kind, mut all) in
+        [("deployments", deployments), ("changes", changes), ("first_commits", first_commits), ("failures", failures), ("reworks", reworks)]
+    {
         if let Some(more) = all.len().checked_sub(MOST).filter(|more| *more > 0) {
             evidence[format!("more_{kind}")] = more.into();
         }

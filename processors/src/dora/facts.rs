@@ -55,11 +55,18 @@ pub(super) struct Deployment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) created: Option<i64>,
+    /// When its first commit was made, where its source tells.
     pub(super) first_commit: Option<i64>,
+    /// When its newest commit was made, where its source tells: the first one was not later.
+    pub(super) newest_commit: Option<i64>,
     /// The commit that merged it, or that it is.
     pub(super) merge: Option<u128>,
     /// Its newest commit.
     pub(super) head: Option<u128>,
+    /// The branch that it comes from, where that is a branch of its own source.
+    pub(super) from: Option<u128>,
+    /// Of a pushed commit the newest one that was pushed with it.
+    pub(super) with: Option<u128>,
     /// Whether it mends or takes back something.
     pub(super) is_fix: bool,
     /// Whether it is a pushed commit.
@@ -90,6 +97,8 @@ pub(super) enum Fact {
     Deployment(UnitName, At, Deployment),
     /// Of a tenant's repository.
     Change([Arc<str>; 2], At, Change),
+    /// Of a tenant's repository: a commit of a branch from which changes come.
+    Commit([Arc<str>; 2], At, u128),
     /// Of a tenant's service, or of whatever a source deploys.
     Incident { tenant: Arc<str>, service: Option<Arc<str>>, source: Arc<str>, at: At, incident: Incident },
 }
@@ -210,19 +219,23 @@ impl Reading {
     fn change(&self, settings: &Settings, row: Row<'_>) -> Option<Fact> {
         let facts = row.facts(Subject::Change);
         let (id, head) = (row.text("change_id")?, row.text("commit_sha"));
+        let (branch, base) = (row.text("branch"), row.text("base_branch"));
         let created = row.time("created_at");
-        // A commit that was pushed has no merge: it is in its branch when it is there.
-        let is_push = row.time("merged_at").is_none() && head == Some(id) && row.text("base_branch").is_none();
-        let merged = if is_push {
-            created.filter(|_| row.text("branch").is_some_and(|branch| settings.is_trunk(branch)))?
-        } else {
-            row.time("merged_at").filter(|_| settings.is_base(row.text("base_branch")))?
-        };
-        let first_commit = row.attribute("first_commit_at").and_then(Micros::parse).map(|at| at.0);
         let name = Name { id: id.into(), attempt: 1, source: Arc::clone(&self.nothing), is_run: false };
+        // A commit that was pushed has no merge: it is in its branch when it is there.
+        let is_push = row.time("merged_at").is_none() && head == Some(id);
+        if is_push && !base.or(branch).is_some_and(|branch| settings.is_trunk(branch)) {
+            return Some(Fact::Commit([row.tenant(), row.source()], (created?, name), self.branch(branch?)));
+        }
+        let merged = if is_push { created? } else { row.time("merged_at").filter(|_| settings.is_base(base))? };
+        let time = |name| row.attribute(name).and_then(Micros::parse).map(|at| at.0);
+        let is_own = !is_push && row.attribute("head_source").is_none();
         let change = Change {
             created,
-            first_commit,
+            first_commit: time("first_commit_at"),
+            newest_commit: time("newest_commit_at"),
+            from: branch.filter(|_| is_own).map(|branch| self.branch(branch)),
+            with: self.hash(row.attribute("pushed_with").filter(|_| is_push)),
             merge: self.hash(row.text("merge_commit_sha").or(head.filter(|_| is_push))),
             head: self.hash(head),
             is_fix: settings.is_hotfix(&facts).value || settings.is_rollback(&facts).value,
@@ -257,6 +270,11 @@ impl Reading {
         commits.sort_unstable();
         commits.dedup();
         commits.into()
+    }
+
+    /// A branch among commits.
+    fn branch(&self, name: &str) -> u128 {
+        self.hashing.key([Value::text("branch"), Value::text(name)].iter())
     }
 
     fn hash(&self, text: Option<&str>) -> Option<u128> {

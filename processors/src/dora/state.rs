@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use kiro_schemas::Value;
 
 use super::facts::{At, Change, Deployment, Fact, Incident, Name, UnitName};
-use super::{LOOKBACK, longest_wait};
+use super::{BRANCH_LIFE, LOOKBACK, longest_wait};
 use crate::hashing::Hashing;
 
 /// Facts in the order of their times, each with the digest of its subject's key.
@@ -34,6 +34,12 @@ pub(super) struct Repository {
     pub(super) changes: Timeline<Change>,
     /// The changes by their commits.
     by_commit: BTreeSet<(u128, At)>,
+    /// Commits of branches, each with its branch.
+    commits: Timeline<u128>,
+    /// Commits by what they are a part of: their branch, or the push that brought them to the trunk.
+    parts: BTreeSet<(u128, At)>,
+    /// Merged requests by the branch that they come from.
+    requests: BTreeSet<(u128, At)>,
     units: Vec<usize>,
 }
 
@@ -49,6 +55,7 @@ pub(super) struct Pool {
 enum Place {
     Deployment(usize, At),
     Change(usize, At),
+    Commit(usize, At),
     Incident(usize, At),
 }
 
@@ -97,9 +104,79 @@ impl Repository {
         of.filter_map(|(_, at)| self.changes.get_key_value(at)).map(|(at, (change, _))| (at, change))
     }
 
+    /// The earliest commit of a merged request that pushes show: of those that its merge brought to the trunk, and of those of its
+    /// branch that came after the request before it from there.
+    pub(super) fn first_commit(&self, at: &At, request: &Change) -> Option<&At> {
+        if request.is_push {
+            return None;
+        }
+        let earliest = at.0.saturating_sub(BRANCH_LIFE);
+        let before = |branch| self.requests.range((branch, since(i64::MIN))..(branch, at.clone())).next_back().map(|(_, at)| at.0);
+        let merged = request.merge.map(|merge| (merge, earliest));
+        let pushed = request.from.map(|branch| (branch, before(branch).map_or(earliest, |before| earliest.max(before.saturating_add(1)))));
+        let parts = [merged, pushed].into_iter().flatten().filter_map(|(whole, from)| self.parts(whole, from).next());
+        parts.filter(|part| part.0 <= at.0).min()
+    }
+
+    /// The commits of a branch or a push, from a moment on.
+    fn parts(&self, whole: u128, from: i64) -> impl Iterator<Item = &At> {
+        self.parts.range((whole, since(from))..).take_while(move |(of, _)| *of == whole).map(|(_, at)| at)
+    }
+
+    /// The merged requests from a branch, from a moment on.
+    fn requests(&self, branch: u128, from: At) -> impl Iterator<Item = (&At, &Change)> {
+        let requests = self.requests.range((branch, from)..).take_while(move |(of, _)| *of == branch);
+        requests.filter_map(|(_, at)| self.changes.get_key_value(at)).map(|(at, (change, _))| (at, change))
+    }
+
+    /// Whether a change is only a part of another one, or its merge: that one counts.
+    pub(super) fn is_part(&self, change: &Change) -> bool {
+        change.is_push && [change.merge, change.with].into_iter().flatten().any(|commit| self.is_merge(commit))
+    }
+
     /// Whether a pushed commit is the merge of a change that is there itself.
-    pub(super) fn is_merge(&self, commit: u128) -> bool {
-        self.of_commit(commit).any(|(_, change)| !change.is_push && change.merge == Some(commit))
+    fn is_merge(&self, commit: u128) -> bool {
+        self.merged_by(commit).next().is_some()
+    }
+
+    /// The requests that a commit merged.
+    fn merged_by(&self, commit: u128) -> impl Iterator<Item = (&At, &Change)> {
+        self.of_commit(commit).filter(move |(_, change)| !change.is_push && change.merge == Some(commit))
+    }
+
+    fn insert(&mut self, at: &At, change: Change, key: u128) {
+        self.by_commit.extend(commits_of(&change).map(|commit| (commit, at.clone())));
+        self.parts.extend(change.with.map(|with| (with, at.clone())));
+        self.requests.extend(change.from.map(|from| (from, at.clone())));
+        self.changes.insert(at.clone(), (change, key));
+    }
+
+    /// Removes what leads to a change that is no longer there.
+    fn unlink(&mut self, at: &At, change: &Change) {
+        for commit in commits_of(change) {
+            self.by_commit.remove(&(commit, at.clone()));
+        }
+        if let Some(with) = change.with {
+            self.parts.remove(&(with, at.clone()));
+        }
+        if let Some(from) = change.from {
+            self.requests.remove(&(from, at.clone()));
+        }
+    }
+
+    /// From when on deployments may be told otherwise by a change that came or went, and the commits by which others name what it
+    /// touches.
+    fn touched(&self, at: &At, change: &Change) -> (i64, Vec<u128>) {
+        // A push of the same commit, or with it, counts or does not, according to whether there is such a request.
+        let merge = change.merge.filter(|_| !change.is_push);
+        let pushes =
+            merge.into_iter().flat_map(|merge| self.of_commit(merge).map(|(at, _)| at.0).chain(self.parts(merge, i64::MIN).map(|at| at.0)));
+        let from = pushes.min().map_or(at.0, |pushed| pushed.min(at.0));
+        // What it is a part of, and the next request from its branch, may begin with another commit.
+        let whole = change.with.into_iter().flat_map(|with| self.merged_by(with));
+        let next = change.from.and_then(|branch| self.requests(branch, at.clone()).find(|(other, _)| *other != at));
+        let others = whole.chain(next).flat_map(|(_, other)| commits_of(other));
+        (from, commits_of(change).chain(others).collect())
     }
 }
 
@@ -159,12 +236,17 @@ impl State {
             }
         }
         for repository in &mut self.repositories {
-            let kept = repository.changes.split_off(&since(edge.saturating_sub(longest_wait())));
+            // A change that waits as long as it may still has the commits of its branch.
+            let first = since(edge.saturating_sub(longest_wait()).saturating_sub(BRANCH_LIFE));
+            let kept = repository.changes.split_off(&first);
             for (at, (change, key)) in std::mem::replace(&mut repository.changes, kept) {
                 held.remove(&key);
-                for commit in [change.merge, change.head].into_iter().flatten() {
-                    repository.by_commit.remove(&(commit, at.clone()));
-                }
+                repository.unlink(&at, &change);
+            }
+            let kept = repository.commits.split_off(&first);
+            for (at, (branch, key)) in std::mem::replace(&mut repository.commits, kept) {
+                held.remove(&key);
+                repository.parts.remove(&(branch, at));
             }
         }
         for pool in &mut self.pools {
@@ -185,6 +267,7 @@ impl State {
         match fact {
             Fact::Deployment(name, at, deployment) => (Place::Deployment(self.unit(name), at), Kept::Deployment(deployment)),
             Fact::Change([tenant, source], at, change) => (Place::Change(self.repository(&tenant, &source), at), Kept::Change(change)),
+            Fact::Commit([tenant, source], at, branch) => (Place::Commit(self.repository(&tenant, &source), at), Kept::Commit(branch)),
             Fact::Incident { tenant, service, source, at, incident } => {
                 let pool = match service {
                     Some(service) => self.pool("service", &tenant, &service),
@@ -203,6 +286,9 @@ impl State {
             (Place::Change(a, at), Place::Change(b, other), Kept::Change(new)) => {
                 a == b && at == other && self.repositories[*a].changes.get(at).is_some_and(|(c, _)| c == new)
             }
+            (Place::Commit(a, at), Place::Commit(b, other), Kept::Commit(new)) => {
+                a == b && at == other && self.repositories[*a].commits.get(at).is_some_and(|(branch, _)| branch == new)
+            }
             (Place::Incident(a, at), Place::Incident(b, other), Kept::Incident(new)) => {
                 a == b && at == other && self.pools[*a].incidents.get(at).is_some_and(|(i, _)| i == new)
             }
@@ -219,10 +305,14 @@ impl State {
                 self.mark_deployment(*unit, at.0);
             }
             (Place::Change(repository, at), Kept::Change(change)) => {
+                self.mark_change(*repository, at, &change);
+                self.repositories[*repository].insert(at, change, key);
+            }
+            (Place::Commit(repository, at), Kept::Commit(branch)) => {
                 let of = &mut self.repositories[*repository];
-                of.by_commit.extend([change.merge, change.head].into_iter().flatten().map(|commit| (commit, at.clone())));
-                self.mark_change(*repository, at.0, &change);
-                self.repositories[*repository].changes.insert(at.clone(), (change, key));
+                of.commits.insert(at.clone(), (branch, key));
+                of.parts.insert((branch, at.clone()));
+                self.mark_commit(*repository, at, branch);
             }
             (Place::Incident(pool, at), Kept::Incident(incident)) => {
                 self.pools[*pool].incidents.insert(at.clone(), (incident, key));
@@ -246,10 +336,14 @@ impl State {
             Place::Change(repository, at) => {
                 let of = &mut self.repositories[*repository];
                 let Some((change, _)) = of.changes.remove(at) else { return };
-                for commit in [change.merge, change.head].into_iter().flatten() {
-                    of.by_commit.remove(&(commit, at.clone()));
-                }
-                self.mark_change(*repository, at.0, &change);
+                of.unlink(at, &change);
+                self.mark_change(*repository, at, &change);
+            }
+            Place::Commit(repository, at) => {
+                let of = &mut self.repositories[*repository];
+                let Some((branch, _)) = of.commits.remove(at) else { return };
+                of.parts.remove(&(branch, at.clone()));
+                self.mark_commit(*repository, at, branch);
             }
             Place::Incident(pool, at) => {
                 self.pools[*pool].incidents.remove(at);
@@ -281,19 +375,23 @@ impl State {
     }
 
     /// Later deployments brought it, and those that name one of its commits.
-    fn mark_change(&mut self, repository: usize, at: i64, change: &Change) {
-        // A push of the same commit counts or does not, according to whether there is such a change.
-        let merge = change.merge.filter(|_| !change.is_push);
-        let pushes = merge.and_then(|merge| self.repositories[repository].of_commit(merge).map(|(at, _)| at.0).min());
-        let from = pushes.map_or(at, |pushed| pushed.min(at));
+    fn mark_change(&mut self, repository: usize, at: &At, change: &Change) {
+        let (from, touched) = self.repositories[repository].touched(at, change);
         for unit in self.repositories[repository].units.clone() {
             let commits = &self.units[unit].commits;
-            let named = [change.merge, change.head]
-                .into_iter()
-                .flatten()
-                .filter_map(|commit| commits.range((commit, i64::MIN)..).next().filter(|(found, _)| *found == commit).map(|(_, at)| *at));
+            let named = touched
+                .iter()
+                .filter_map(|commit| commits.range((*commit, i64::MIN)..).next().filter(|(found, _)| found == commit).map(|(_, at)| *at));
             let from = named.min().map_or(from, |named| named.min(from));
             self.mark(unit, from);
+        }
+    }
+
+    /// The request that a commit is a part of may begin with it.
+    fn mark_commit(&mut self, repository: usize, at: &At, branch: u128) {
+        let request = self.repositories[repository].requests(branch, since(at.0)).next();
+        if let Some((at, change)) = request.map(|(at, change)| (at.clone(), change.clone())) {
+            self.mark_change(repository, &at, &change);
         }
     }
 
@@ -345,7 +443,12 @@ impl State {
 enum Kept {
     Deployment(Deployment),
     Change(Change),
+    Commit(u128),
     Incident(Incident),
+}
+
+fn commits_of(change: &Change) -> impl Iterator<Item = u128> + use<> {
+    [change.merge, change.head].into_iter().flatten()
 }
 
 fn commits(deployment: &Deployment) -> impl Iterator<Item = u128> {

@@ -247,8 +247,8 @@ fn what_is_kept_does_not_grow_with_history() {
             most = most.max(fold.dora().state.len().max(fold.dora().told.len()));
         }
     }
-    // Three months of deployments and what is looked back, nine months of changes, a few incidents.
-    assert!(most < 2 * (91 + 21) + 280, "{most} facts are kept");
+    // Three months of deployments and what is looked back, fifteen months of changes, a few incidents.
+    assert!(most < 2 * (91 + 21) + 460, "{most} facts are kept");
     // What was told stays, and is what one fold over everything tells: nothing was late.
     let mut whole = folds(&self::settings(&json!({"keep_days": 3000})), Shard::default());
     apply(&mut whole, &steady(1_500));
@@ -377,4 +377,81 @@ fn a_rollback_tells_a_deployment_of_days_before_that_it_failed() {
         current.iter().filter(|(key, _)| key.contains("|day|")).map(|(_, (_, row))| (&*row["change_failures"], &*row["recovery_p50_ms"]));
     // The first after the version that is back, three days before.
     assert_eq!(days.collect::<Vec<_>>(), [("0", "null"), ("1", "259200000"), ("0", "null"), ("0", "null"), ("0", "null")]);
+}
+
+/// A commit that was pushed to a branch, or, with the newest commit that came with it, to the trunk.
+fn pushed(sha: &str, at: i64, branch: &str, with: Option<&str>) -> Event<'static> {
+    let mut event = Event::new(Subject::Change, Transition::Created, "https://ci/shop", sha.to_owned(), Micros(at));
+    event.set("commit_sha", Value::text(sha.to_owned()));
+    event.set("branch", Value::text(branch.to_owned()));
+    if let Some(with) = with {
+        event.set("base_branch", Value::text("main"));
+        event.attributes.push(("pushed_with".into(), with.to_owned().into()));
+        event.id = format!("{}/trunk", event.id).into();
+    }
+    event
+}
+
+/// Requests from one branch: their lead times begin with the first commit of each, as far as pushes or the source tell of it.
+#[test]
+fn a_lead_time_begins_with_the_first_commit_that_was_pushed() {
+    let (hour, start) = (DAY / 24, NOW - 3 * DAY);
+    let request = |id: &str, from: &str, merge: &str, created: i64, merged: i64| {
+        let mut event = world::merged("https://ci/shop", id, start + merged * hour);
+        event.set("created_at", Value::Time(Micros(start + created * hour)));
+        event.set("branch", Value::text(from.to_owned()));
+        event.set("merge_commit_sha", Value::text(merge.to_owned()));
+        event
+    };
+    let at = |hours: i64| start + hours * hour;
+    let deployed = |id: &str, commit: &str, hours: i64| {
+        let mut event = world::deployed("https://ci/shop", id, at(hours), "success");
+        event.set("commit_sha", Value::text(commit.to_owned()));
+        event
+    };
+    let mut fork = request("30", "cart", "m3", 12, 13);
+    fork.attributes.push(("head_source".into(), "https://ci/fork".into()));
+    let mut newest = request("31", "tax", "m4", 14, 15);
+    newest.attributes.push(("newest_commit_at".into(), Micros(at(13)).to_string().into()));
+    let mut events = vec![
+        deployed("1", "m0", 0),
+        // Merged with its commits, which the trunk has from then on.
+        pushed("c1", at(1), "cart", None),
+        pushed("c2", at(2), "cart", None),
+        request("17", "cart", "m1", 3, 5),
+        pushed("c1", at(1), "cart", Some("m1")),
+        pushed("c2", at(2), "cart", Some("m1")),
+        pushed("m1", at(5), "main", Some("m1")),
+        deployed("2", "m1", 6),
+        // Of the same branch later, as one commit that the trunk did not see before.
+        pushed("c3", at(7), "cart", None),
+        request("18", "cart", "m2", 8, 9),
+        pushed("m2", at(9), "main", Some("m2")),
+        deployed("3", "m2", 10),
+        fork,
+        deployed("4", "m3", 13),
+        newest,
+        deployed("5", "m4", 16),
+        // Merged and deployed without a commit of its own.
+        request("32", "fast", "c9", 17, 18),
+        pushed("c8", at(12), "fast", Some("c9")),
+        pushed("c9", at(13), "fast", Some("c9")),
+        deployed("6", "c9", 19),
+    ];
+    for _ in 0..2 {
+        let (mut fold, mut current) = (folds(&settings(&json!({})), Shard::default()), Current::new());
+        for event in &events {
+            apply(&mut fold, std::slice::from_ref(event));
+            take(&mut current, &fold.emit(Micros(NOW)).expect("rows"));
+        }
+        same(&current, &events, &settings(&json!({}))).expect("as plain code has it");
+        let row = current.iter().find(|(key, _)| key.contains("|month|")).expect("the month").1.1.clone();
+        let evidence: serde_json::Value = serde_json::from_str(&row["evidence"]).expect("JSON");
+        assert_eq!(evidence["changes"], json!(["17", "18", "30", "31", "32"]), "no commit counts beside its request");
+        let first = [("17", "c1"), ("18", "c3"), ("32", "c8")].map(|(change, commit)| json!({"change": change, "commit": commit}));
+        assert_eq!(evidence["first_commits"], json!(first));
+        // 5, 3, 1, 3 and 7 hours.
+        assert_eq!((&*row["changes"], &*row["lead_time_p50_ms"]), ("5", &*(3 * hour / 1_000).to_string()));
+        events.reverse();
+    }
 }

@@ -1,6 +1,6 @@
 //! Many small files to few large ones: which, and how. The rows stay what they are, but for old versions that are thinned.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array};
@@ -35,21 +35,56 @@ const SMALLEST: u64 = 64 << 10;
 /// A file, and what it holds.
 type Known<'f> = (&'f DataFile, Content);
 
+/// The files of a table, in order of time, as compaction looks at them.
+struct Sorted<'f> {
+    /// Small ones of days that are over.
+    closed: Vec<Known<'f>>,
+    /// Small ones of the day that lasts.
+    open: Vec<Known<'f>>,
+    large: Vec<Known<'f>>,
+}
+
+impl<'f> Sorted<'f> {
+    /// `full` are files that have no room left.
+    fn of(files: &'f Files, full: &HashSet<String>, now: Micros) -> Self {
+        let mut known: Vec<Known<'f>> = files.live.values().filter_map(|file| Some((file, file.content?))).collect();
+        known.sort_by_key(|(_, content)| (content.to, content.from));
+        let has_room = |(file, content): &Known<'_>| is_small(file, content) && !full.contains(&file.path);
+        let (small, large): (Vec<Known<'f>>, Vec<_>) = known.into_iter().partition(has_room);
+        let (closed, open) = small.into_iter().partition(|(_, content)| is_over(content, now));
+        Self { closed, open, large }
+    }
+}
+
 /// The next files that are to become one, the oldest first; none when all is well. `full` are files that have no room left.
 pub(crate) fn choose(table: &Table, files: &Files, full: &HashSet<String>, now: Micros) -> Vec<DataFile> {
-    let mut known: Vec<Known<'_>> = files.live.values().filter_map(|file| Some((file, file.content?))).collect();
-    known.sort_by_key(|(_, content)| (content.to, content.from));
-    let has_room = |(file, content): &Known<'_>| is_small(file, content) && !full.contains(&file.path);
-    let (small, large): (Vec<Known<'_>>, Vec<_>) = known.into_iter().partition(has_room);
-    let closed_until = day(Micros(now.0 - GRACE));
-    let (closed, open): (Vec<Known<'_>>, Vec<_>) = small.iter().partition(|(_, content)| day(content.to) < closed_until);
+    let Sorted { closed, open, large } = Sorted::of(files, full, now);
     let is_due = |(file, content): &&Known<'_>| table.shape == TableShape::Versions && Level::of(&file.path) < Level::due(content.to, now);
-    let days = closed.chunk_by(|a, b| day(a.1.to) == day(b.1.to)).map(fitting).find(|files| files.len() > 1);
+    let days = closed.chunk_by(is_same_day).map(fitting).find(|files| files.len() > 1);
     let chosen = days
         .or_else(|| Some(fitting(&closed)).filter(|_| closed.len() >= DAYS))
         .or_else(|| alike(&open))
         .or_else(|| closed.iter().chain(&large).find(is_due).map(|found| vec![*found]));
     chosen.unwrap_or_default().into_iter().map(|(file, _)| file.clone()).collect()
+}
+
+/// How many small files wait to become large ones, and how many files the day has that has most, among the days that are over.
+pub(crate) fn count(files: &Files, full: &HashSet<String>, now: Micros) -> (usize, usize) {
+    let Sorted { closed, open, large } = Sorted::of(files, full, now);
+    let over = closed.iter().chain(&large).filter(|(_, content)| is_over(content, now));
+    let mut by_day = BTreeMap::<i64, usize>::new();
+    over.for_each(|(_, content)| *by_day.entry(day(content.to)).or_default() += 1);
+    let waiting =
+        if closed.len() >= DAYS { closed.len() } else { closed.chunk_by(is_same_day).map(<[_]>::len).filter(|files| *files > 1).sum() };
+    (waiting + groups(&open).iter().map(Vec::len).sum::<usize>(), by_day.into_values().max().unwrap_or(0))
+}
+
+fn is_over(content: &Content, now: Micros) -> bool {
+    day(content.to) < day(Micros(now.0 - GRACE))
+}
+
+fn is_same_day(a: &Known<'_>, b: &Known<'_>) -> bool {
+    day(a.1.to) == day(b.1.to)
 }
 
 fn is_small(file: &DataFile, content: &Content) -> bool {
@@ -70,13 +105,18 @@ fn fitting<'f>(files: &[Known<'f>]) -> Vec<Known<'f>> {
     files.iter().take_while(fits).copied().collect()
 }
 
-/// Files of about the same size, if there are enough of them on a day.
+/// The first files of about the same size that become one.
 fn alike<'f>(files: &[Known<'f>]) -> Option<Vec<Known<'f>>> {
+    groups(files).iter().map(|group| fitting(group)).find(|files| files.len() > 1)
+}
+
+/// Files of about the same size, where there are enough of them on a day.
+fn groups<'f>(files: &[Known<'f>]) -> Vec<Vec<Known<'f>>> {
     let kind = |file: &DataFile| (file.size / SMALLEST).checked_ilog(4).map_or(0, |kind| kind + 1);
     let mut sorted = files.to_vec();
     sorted.sort_by_key(|(file, content)| (day(content.to), kind(file), content.to));
     let groups = sorted.chunk_by(|a, b| (day(a.1.to), kind(a.0)) == (day(b.1.to), kind(b.0)));
-    groups.filter(|group| group.len() >= FAN).map(fitting).find(|files| files.len() > 1)
+    groups.filter(|group| group.len() >= FAN).map(<[_]>::to_vec).collect()
 }
 
 /// The rows of a file, and what they take in memory.

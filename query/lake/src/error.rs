@@ -8,6 +8,8 @@ use deltalake::DeltaTableError;
 use kiro_schemas::{Blame, Fault, FaultKind};
 use parquet::errors::ParquetError;
 
+use crate::log::PROTOCOL as KNOWN;
+
 /// A failure of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -69,19 +71,23 @@ pub enum Error {
         reason: String,
     },
     /// The lake was written by a newer product.
-    #[error("the lake has format {found}, this program knows {known}: use a newer program")]
+    #[error("the lake has format {found}, of {program}; this program knows {known}: use a newer program")]
     Newer {
         /// The version in `lake.json`.
         found: u64,
         /// The newest version known here.
         known: u64,
+        /// Which program wrote it, as far as it says.
+        program: String,
     },
-    /// Another program gave the table features that we cannot write.
-    #[error("table {table} needs Delta writer version {writer}")]
+    /// Another program gave the table features that we cannot read or write.
+    #[error("table {table} needs Delta reader version {reader} and writer version {writer}, this program knows {} and {}", KNOWN.0, KNOWN.1)]
     Protocol {
         /// The table.
         table: &'static str,
-        /// The version that it needs.
+        /// The version that its readers need.
+        reader: i64,
+        /// The version that its writers need.
         writer: i64,
     },
     /// The table's columns and those of this program do not fit: columns are added, and neither changed nor removed.

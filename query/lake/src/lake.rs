@@ -1,6 +1,6 @@
 //! The lake: one Delta table for each [`Table`], committed to and read from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,8 @@ use crate::{Error, LakeSnapshot, Result};
 pub const FORMAT_VERSION: u64 = 1;
 /// Commits from one checkpoint to the next.
 const CHECKPOINT_EVERY: i64 = 50;
+/// Logs of tables that are read at a time.
+const LOADED_AT_ONCE: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 
 /// Tables of events that came before `lake.json` told the names of those that have a place in the lake.
@@ -40,6 +42,9 @@ const UNTOLD: [&str; 1] = ["metrics"];
 #[derive(Debug, Serialize, Deserialize)]
 struct Format {
     format: u64,
+    /// The version of the program that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program: Option<String>,
     /// The tables of the programs that wrote here.
     #[serde(default)]
     tables: Option<Vec<String>>,
@@ -48,14 +53,20 @@ struct Format {
 impl Format {
     /// As this program writes it.
     fn of_today() -> Self {
-        Self { format: FORMAT_VERSION, tables: Some(Table::all().iter().map(|table| table.name.to_owned()).collect()) }
+        Self {
+            format: FORMAT_VERSION,
+            program: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            tables: Some(Table::all().iter().map(|table| table.name.to_owned()).collect()),
+        }
     }
 
     fn read(bytes: &[u8]) -> Result<Self> {
         let damaged = |e: serde_json::Error| Error::Corrupt { path: "lake.json".into(), reason: e.to_string() };
         let format: Self = serde_json::from_slice(bytes).map_err(damaged)?;
         if format.format > FORMAT_VERSION {
-            return Err(Error::Newer { found: format.format, known: FORMAT_VERSION });
+            let program =
+                format.program.map_or_else(|| "a newer program".to_owned(), |version| format!("version {version} of the program"));
+            return Err(Error::Newer { found: format.format, known: FORMAT_VERSION, program });
         }
         Ok(format)
     }
@@ -88,8 +99,9 @@ pub struct Lake {
     trust: Duration,
     /// Whether commits make checkpoints by themselves.
     checkpoints: bool,
-    /// The folders of tables that do not lie in one of their name.
-    folders: BTreeMap<TableName, String>,
+    /// The version of the folds, and the tables that they derive.
+    version: u32,
+    derived: BTreeSet<TableName>,
     open: Mutex<BTreeMap<TableName, Arc<Open>>>,
 }
 
@@ -111,7 +123,18 @@ impl Lake {
         found(store.as_ref(), backoff).await?;
         info!(%root, "lake is open");
         let address = format!("kirolake://{}", Uuid::now_v7().simple());
-        Ok(Self { store, root, address, clock, backoff, trust: TRUST, checkpoints: true, folders: BTreeMap::new(), open: Mutex::default() })
+        Ok(Self {
+            store,
+            root,
+            address,
+            clock,
+            backoff,
+            trust: TRUST,
+            checkpoints: true,
+            version: 1,
+            derived: BTreeSet::new(),
+            open: Mutex::default(),
+        })
     }
 
     /// Opens a lake only to look at it: nothing is written. `None` when there is none.
@@ -136,9 +159,19 @@ impl Lake {
             backoff,
             trust: TRUST,
             checkpoints: false,
-            folders: BTreeMap::new(),
+            version: 1,
+            derived: BTreeSet::new(),
             open: Mutex::default(),
         }))
+    }
+
+    /// Whether each table is one that this program can read and write; nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`], [`Error::Schema`] of the first one that is not, and [`Error::Store`], [`Error::Corrupt`].
+    pub async fn check_tables(&self) -> Result<()> {
+        let load = |table| async move { self.table_log(table, self.version).load().await.map(drop) };
+        stream::iter(Table::all()).map(load).buffer_unordered(LOADED_AT_ONCE).try_collect().await
     }
 
     /// Where it is.
@@ -166,10 +199,29 @@ impl Lake {
     /// Keeps tables of a version above 1 beside the older ones, in folders of their own: `pipeline_runs.v2`.
     #[must_use]
     pub fn with_version(mut self, version: u32, tables: &[&'static Table]) -> Self {
-        if version > 1 {
-            self.folders = tables.iter().map(|table| (table.name, format!("{}.v{version}", table.name))).collect();
-        }
+        (self.version, self.derived) = (version, tables.iter().map(|table| table.name).collect());
         self
+    }
+
+    pub(crate) const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Whether the table is of the folds, so that older versions of it may lie here.
+    pub(crate) fn has_versions(&self, table: &Table) -> bool {
+        self.derived.contains(table.name)
+    }
+
+    fn folder(&self, table: &Table, version: u32) -> String {
+        let is_plain = version <= 1 || !self.has_versions(table);
+        if is_plain { table.name.to_owned() } else { format!("{}.v{version}", table.name) }
+    }
+
+    /// The log of a table as a version of the folds has it.
+    pub(crate) fn table_log(&self, table: &'static Table, version: u32) -> TableLog {
+        let (root, dir) = TableLog::paths(&self.folder(table, version));
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        TableLog { store, table, root, dir, backoff: self.backoff, clock, trust: self.trust, is_foreign: version != self.version }
     }
 
     /// Leaves checkpoints to somebody who calls [`Lake::checkpoint_when_due`], such as the role `maintain`.
@@ -243,10 +295,7 @@ impl Lake {
         if let Some(found) = open.get(table.name) {
             return Ok(Arc::clone(found));
         }
-        let folder = self.folders.get(table.name).map_or(table.name, String::as_str);
-        let (root, dir) = TableLog::paths(folder);
-        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-        let log = TableLog { store, table, root, dir, backoff: self.backoff, clock, trust: self.trust };
+        let (log, folder) = (self.table_log(table, self.version), self.folder(table, self.version));
         let address = format!("{}/tables/{folder}/", self.address);
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
         let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());

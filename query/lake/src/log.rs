@@ -29,8 +29,8 @@ const READ_ATTEMPTS: u32 = 6;
 const LATE: Duration = Duration::from_mins(30);
 /// For so long what was read of a log is believed to be its end. Then it is asked whether the log goes on elsewhere.
 pub(crate) const TRUST: Duration = Duration::from_mins(1);
-/// The newest writer version whose rules we keep.
-const WRITER_VERSION: i64 = 2;
+/// The newest versions of readers and writers whose rules we keep.
+pub(crate) const PROTOCOL: (i64, i64) = (1, 2);
 
 /// Waits longer after each failure.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +57,19 @@ pub(crate) struct Head {
     pub(crate) looked_at: Micros,
     /// Its columns; `None` before the log has told.
     pub(crate) meta: Option<Arc<Meta>>,
+    /// See [`TableLog::is_foreign`].
+    pub(crate) is_foreign: bool,
 }
 
 /// What one commit says.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) batch: Option<String>,
+    /// When its committer says that it was made.
+    pub(crate) committed_at: Option<Micros>,
     transactions: Vec<(String, i64)>,
-    writer: Option<i64>,
+    /// The versions that readers and writers need.
+    protocol: Option<(i64, i64)>,
     pub(crate) added: Vec<DataFile>,
     /// Files that are no longer of the table, and when they were taken out, in milliseconds.
     pub(crate) removed: Vec<(String, i64)>,
@@ -101,6 +106,8 @@ struct Remove {
 #[serde(rename_all = "camelCase")]
 struct CommitInfo {
     kiro_batch: Option<String>,
+    /// Milliseconds; others may write something else.
+    timestamp: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +120,8 @@ struct Txn {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Protocol {
+    #[serde(default)]
+    min_reader_version: i64,
     min_writer_version: i64,
 }
 
@@ -131,10 +140,10 @@ impl Head {
     }
 
     fn take(&mut self, table: &'static Table, entry: &Entry) -> Result<()> {
-        if let Some(writer) = entry.writer.filter(|w| *w > WRITER_VERSION) {
-            return Err(Error::Protocol { table: table.name, writer });
+        if let Some((reader, writer)) = entry.protocol.filter(|(reader, writer)| *reader > PROTOCOL.0 || *writer > PROTOCOL.1) {
+            return Err(Error::Protocol { table: table.name, reader, writer });
         }
-        if let Some(action) = &entry.metadata {
+        if let Some(action) = entry.metadata.as_ref().filter(|_| !self.is_foreign) {
             self.meta = Some(Arc::new(Meta::of(table, action.clone())?));
         }
         self.offsets.extend(entry.transactions.iter().cloned());
@@ -154,6 +163,8 @@ pub(crate) struct TableLog {
     pub(crate) clock: Arc<dyn Clock>,
     /// See [`TRUST`].
     pub(crate) trust: Duration,
+    /// It is of another version of the folds, whose columns may be others: its rows are not read.
+    pub(crate) is_foreign: bool,
 }
 
 /// Where reading begins: what the newest checkpoint says, and which commit is the newest.
@@ -254,7 +265,7 @@ impl TableLog {
     async fn base(&self) -> Result<Base> {
         let looked_at = self.clock.now();
         let (newest, checkpoint) = self.list().await?;
-        let head = Head { version: checkpoint, checkpoint, looked_at, ..Head::default() };
+        let head = Head { version: checkpoint, checkpoint, looked_at, is_foreign: self.is_foreign, ..Head::default() };
         if checkpoint < 0 {
             return Ok(Base { head, checkpoint: None, newest });
         }
@@ -351,12 +362,14 @@ pub(crate) fn parse_entry(path: &Path, bytes: &[u8]) -> Result<Entry> {
         lines += 1;
         if let Some(info) = line.commit_info {
             entry.batch = info.kiro_batch;
+            let millis = info.timestamp.as_ref().and_then(Value::as_i64);
+            entry.committed_at = millis.and_then(|millis| millis.checked_mul(1_000)).map(Micros);
         }
         if let Some(txn) = line.txn {
             entry.transactions.push((txn.app_id, txn.version));
         }
         if let Some(protocol) = line.protocol {
-            entry.writer = Some(protocol.min_writer_version);
+            entry.protocol = Some((protocol.min_reader_version, protocol.min_writer_version));
         }
         if let Some(add) = line.add {
             entry.added.push(DataFile::new(add.path, add.size, add.stats.as_deref()));

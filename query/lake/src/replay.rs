@@ -71,10 +71,13 @@ pub(crate) struct Files {
     pub(crate) removed: BTreeMap<String, i64>,
     /// What the log says of the table itself, in its own words.
     pub(crate) metadata: Value,
+    /// When the newest commit was made, where it was read.
+    pub(crate) committed_at: Option<Micros>,
 }
 
 impl Files {
     pub(crate) fn apply(&mut self, entry: &Entry) {
+        self.committed_at = entry.committed_at;
         if let Some(metadata) = &entry.metadata {
             self.metadata.clone_from(metadata);
         }

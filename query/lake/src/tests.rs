@@ -24,6 +24,7 @@ use crate::{Error, FaultStore, Lake, Toxics, local_store};
 
 mod endurance;
 mod upkeep;
+mod versions;
 
 fn table() -> &'static Table {
     Table::find("pipeline_runs_events").expect("a table")
@@ -303,7 +304,7 @@ async fn a_newer_lake_is_refused() {
     store.put(&Path::from("lake.json"), r#"{"format":2}"#.into()).await.expect("a file");
     let root = Url::parse("memory:///").expect("a url");
     let error = Lake::open(store, root, Arc::new(SystemClock)).await.expect_err("newer");
-    assert!(matches!(error, Error::Newer { found: 2, known: 1 }));
+    assert!(matches!(&error, Error::Newer { found: 2, known: 1, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::commit::{Written, aside};
-use crate::compact::{Input, choose, is_bounded, merge};
+use crate::compact::{Input, choose, count, is_bounded, merge};
 use crate::files::FILE_RETENTION;
 use crate::lake::{Lake, Open};
 use crate::log::version_of;
@@ -63,6 +63,16 @@ pub struct Stored {
     pub files: usize,
     /// Bytes of these.
     pub bytes: u64,
+    /// The newest version.
+    pub version: i64,
+    /// Version of the newest checkpoint; -1 when there is none.
+    pub checkpoint: i64,
+    /// When the newest version was committed, where its commit was read.
+    pub committed_at: Option<Micros>,
+    /// Files that are to become large ones with others.
+    pub small_files: usize,
+    /// Files of the day that has most of them, among the days that are over.
+    pub most_files_a_day: usize,
 }
 
 /// How a piece of compaction ended.
@@ -116,13 +126,23 @@ impl Open {
 }
 
 impl Lake {
-    /// What a table has, for those who watch it.
+    /// What a table has, for those who watch it; `None` when it is not there.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Corrupt`].
-    pub async fn stored(&self, table: &'static Table) -> Result<Stored> {
-        let state = self.table(table)?.survey().await?;
-        Ok(state.map_or(Stored { files: 0, bytes: 0 }, |state| Stored { files: state.files.live.len(), bytes: state.bytes() }))
+    pub async fn stored(&self, table: &'static Table) -> Result<Option<Stored>> {
+        let open = self.table(table)?;
+        let Some(state) = open.survey().await? else { return Ok(None) };
+        let (small_files, most_files_a_day) = count(&state.files, &open.survey.lock().await.full, open.log.clock.now());
+        Ok(Some(Stored {
+            files: state.files.live.len(),
+            bytes: state.bytes(),
+            version: state.head.version,
+            checkpoint: state.head.checkpoint,
+            committed_at: state.files.committed_at,
+            small_files,
+            most_files_a_day,
+        }))
     }
 
     /// Makes one large file of a few small ones, or thins the versions in an old one; one piece of work, bounded in memory.
@@ -216,7 +236,7 @@ impl Lake {
         aside("", true, move || store::sweep(&dir, cutoff).map_err(failed(dir))).await
     }
 
-    async fn delete(&self, files: Vec<ObjectMeta>) -> Result<Deleted> {
+    pub(crate) async fn delete(&self, files: Vec<ObjectMeta>) -> Result<Deleted> {
         let deleted = Deleted { files: files.len(), bytes: files.iter().map(|file| file.size).sum() };
         let paths = stream::iter(files.into_iter().map(|file| Ok(file.location))).boxed();
         let mut outcomes = self.store().delete_stream(paths);

@@ -8,6 +8,9 @@ use pgwire::error::{ErrorInfo, PgWireError};
 
 use crate::Error;
 
+/// What the engine says when a name that is cast to an object id (`'x'::regproc::oid`) names nothing.
+const NO_OBJECT: &str = "Column 'oid' is declared as non-nullable but contains null values";
+
 /// An error with its SQLSTATE.
 pub(super) fn error(state: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".into(), state.into(), message.into())))
@@ -37,6 +40,9 @@ pub(super) fn of_query(error: &Error) -> PgWireError {
 /// What a question met while its rows were read.
 pub(super) fn of_fault(fault: &impl Fault) -> PgWireError {
     let told = fault.to_string();
+    if told.contains(NO_OBJECT) {
+        return error("42704", "there is no table, function or type of that name");
+    }
     let state = match fault.code() {
         "KIR-0406" if told.contains("Divide by zero") => "22012",
         "KIR-0406" if told.contains("Cast error") || told.contains("Parser error") => "22P02",

@@ -32,6 +32,63 @@ async fn commands_with_a_plus_are_answered() {
     }
 }
 
+/// Whoever may log in may read each table, and nothing else: that is what PostgreSQL's letters say.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileges_are_those_of_the_role() {
+    for (running, user) in [(start(true, 10).await, "loopback"), (start(false, 10).await, "reader")] {
+        let row = format!("public|pipeline_runs|table|{user}=r/kirolinter||");
+        for command in ["\\dp", "\\z", "\\dp pipeline_runs", "\\z pipeline*", "\\dp public.*"] {
+            let told = said(&running, &[command]).await;
+            assert!(told.lines().any(|line| line == row), "{command}: {told}");
+        }
+        assert_eq!(said(&running, &["\\dp nothing"]).await, "");
+        for command in ["\\ddp", "\\ddp public"] {
+            assert_eq!(said(&running, &[command]).await, "", "{command}: there are no default privileges");
+        }
+    }
+}
+
+/// What psql 15 knows and what there is none of here: an empty answer, or an error that says so, as PostgreSQL gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_commands_are_answered() {
+    let running = start(true, 10).await;
+    for (command, parts) in [
+        ("\\l", vec!["kirolinter|kirolinter|UTF-8"]),
+        ("\\dn", vec!["public|kirolinter"]),
+        ("\\dn+", vec!["public|kirolinter"]),
+        ("\\dg", vec!["loopback|"]),
+        ("\\conninfo", vec!["database \"kirolinter\" as user \"reader\" on host \"127.0.0.1\""]),
+        ("\\encoding", vec!["UTF8"]),
+        ("\\dt public.*", vec!["public|pipeline_runs|table"]),
+        ("\\di", vec![]),
+        ("\\ds", vec![]),
+        ("\\ds+", vec![]),
+        ("\\dm", vec![]),
+        ("\\dm+", vec![]),
+        ("\\dE", vec![]),
+        ("\\dT int*", vec![]),
+        ("\\dD", vec![]),
+        ("\\dy", vec![]),
+        ("\\drds", vec![]),
+        ("\\dc", vec![]),
+        ("\\db", vec![]),
+        ("\\dx", vec![]),
+        ("\\dF", vec![]),
+    ] {
+        shows(&running, command, &parts).await;
+    }
+    assert!(error(&running, "SELECT 'nothing'::pg_catalog.regproc::pg_catalog.oid").await.contains("42704"));
+    for (command, told) in [
+        ("\\sf now", "functions are built in"),
+        ("\\sf nothing", "there is no table, function or type of that name"),
+        ("\\sv pipeline_runs", "is not a view"),
+        ("\\sv nothing", "there is no table, function or type of that name"),
+    ] {
+        let error = error(&running, command).await;
+        assert!(error.contains(told), "{command}: {error}");
+    }
+}
+
 /// Names of tokens are for administrators.
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_are_the_own_one_only() {

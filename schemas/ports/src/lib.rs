@@ -32,7 +32,7 @@ pub use log::{
 pub use normalise::{Header, Headers, NormaliseError, Normaliser, header};
 pub use service::{
     Assessor, Audit, AuditEntry, BackfillStatus, Backfills, ByteStream, Decider, GateInfo, GateRequest, ImportStatus, Imports, Intake,
-    NewBackfill, NewImport, Operations, Reports, RiskRequest, bearer,
+    NewBackfill, NewImport, Operations, Replayed, Reports, RiskRequest, bearer,
 };
 pub use sources::{
     AddedSource, ExplainRequest, NewSource, ReplayRequest, SourceCounts, SourceInfo, SourceStore, Sources, StoredSource, Taken,

@@ -145,6 +145,14 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
     async fn watermarks(&self, topic: &str) -> Result<Vec<(TopicPartition, Watermarks)>, PortError>;
     /// One record, for replay of a dead letter; `None` when it is gone.
     async fn read(&self, at: &TopicPartition, offset: i64) -> Result<Option<Record>, PortError>;
+    /// The records of a partition at offsets that rise; `None` for each that is gone.
+    async fn read_each(&self, at: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<Record>>, PortError> {
+        let mut found = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            found.push(self.read(at, *offset).await?);
+        }
+        Ok(found)
+    }
     /// How it is.
     fn state(&self) -> LogState;
 }

@@ -26,6 +26,8 @@ pub struct NormaliseError {
 pub trait Normaliser: Send + Sync + std::fmt::Debug {
     /// The value of the `kiro-format` header that it serves: `github`.
     fn format(&self) -> &'static str;
+    /// The headers by which it reads a payload: no others are kept of one that cannot be read.
+    fn headers_read(&self, headers: &Headers) -> Headers;
     /// The events of a payload; none for an event type that is not known, which is no error.
     ///
     /// # Errors

@@ -219,6 +219,23 @@ pub trait Reports: Send + Sync + std::fmt::Debug {
     async fn take(&self, who: &Principal, format: &str, scope: ReportScope, bytes: ByteStream) -> Result<ReportCounts, PortError>;
 }
 
+/// What became of dead letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Replayed {
+    /// Letters that were appended again.
+    pub replayed: u64,
+    /// Letters that had been appended again before.
+    pub already: u64,
+    /// Letters without bytes: there is nothing to read in them.
+    pub empty: u64,
+    /// Letters whose bytes are neither in the log nor in quarantine.
+    pub lost: u64,
+    /// How many letters there are of the reason; told at the beginning.
+    pub of: Option<u64>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
 /// What operators do.
 #[async_trait]
 pub trait Operations: Send + Sync + std::fmt::Debug {
@@ -228,8 +245,9 @@ pub trait Operations: Send + Sync + std::fmt::Debug {
     async fn ready(&self) -> Result<String, String>;
     /// Trains and judges the model of a tenant now, and serves what earned its place. The report.
     async fn evaluate_model(&self, who: &Principal) -> Result<serde_json::Value, PortError>;
-    /// Appends the dead letters of a reason prefix again; how many.
-    async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str) -> Result<u64, PortError>;
+    /// Appends the next of the dead letters of a reason prefix again, a bounded number of them; from the first one on, or from
+    /// where the answer before ended.
+    async fn replay_dead_letters(&self, who: &Principal, reason_prefix: &str, after: Option<&str>) -> Result<Replayed, PortError>;
     /// Checks every file and every row of the audit log: `is_whole`, `rows`, `partitions`, `breaks` with their places.
     async fn verify_audit(&self) -> Result<serde_json::Value, PortError>;
     /// Waits until what was appended before this call can be queried, at most a few seconds.

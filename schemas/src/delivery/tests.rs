@@ -70,6 +70,23 @@ fn names_of_environments_are_told_apart() {
     }
 }
 
+/// A rule's name of an environment goes before what the source calls its tier, and that before nothing.
+#[test]
+fn a_tier_decides_where_no_name_fits() {
+    let settings = Settings::default();
+    for (name, tier, environment) in [
+        ("customer-7", "production", Some(Environment::Production)),
+        ("customer-7", "testing", Some(Environment::Test)),
+        ("customer-7", "other", None),
+        ("staging", "production", Some(Environment::Staging)),
+    ] {
+        let values = [("environment", name), ("environment_tier", tier)];
+        assert_eq!(settings.environment(&facts(Subject::Deployment, &values)).value, environment, "{name} {tier}");
+    }
+    let told = told(&settings, Subject::Deployment, &[("environment", "customer-7"), ("environment_tier", "production")]);
+    assert_eq!(told[1], "environment production: the source tells its tier");
+}
+
 #[test]
 fn the_first_rule_that_holds_decides() {
     let settings = Settings::read(&json!({

@@ -139,6 +139,7 @@ fn dead_letters() -> Table {
         column("reason", Text, false, "Why it could not be decoded, with the place."),
         column("size_bytes", Int, false, "Size of the record."),
         column("sha256", Text, false, "SHA-256 of its bytes, hexadecimal; the name of its quarantine file."),
+        column("headers", Map, true, "Headers by which its bytes are read, text to text."),
         KNOWN_AT,
         RECORDED_AT,
         column("_topic", Text, false, "Topic of the log that it came from."),

@@ -18,16 +18,19 @@ pub(crate) enum Trash {
     Log,
     /// What killed processes left half written.
     Staged,
+    /// Tables of older versions of the folds.
+    Version,
 }
 
 impl Trash {
-    const ALL: [Self; 3] = [Self::Data, Self::Log, Self::Staged];
+    const ALL: [Self; 4] = [Self::Data, Self::Log, Self::Staged, Self::Version];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
             Self::Log => "log",
             Self::Staged => "staged",
+            Self::Version => "version",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! a fix makes readable lands when it is replayed.
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -10,14 +11,16 @@ use sha2::{Digest as _, Sha256};
 use super::{PARTITIONS, figure, finished};
 use crate::http;
 use crate::kafka::Broker;
-use crate::server::{OPEN, Server, wait_for};
+use crate::server::{Answer, OPEN, Server, program, wait_for};
 
 /// Of this many records one is poison.
 const EVERY: usize = 100;
 const LEAST_RATIO: f64 = 0.8;
 const ROUNDS: usize = 3;
 /// Records of another form that a mapping file reads, once it is right.
-const MAPPED: usize = 1_500;
+const MAPPED: usize = 16_500;
+/// Records below this offset are no longer in the log when they are replayed.
+const PASSED: i64 = 5_000;
 
 /// Which kind is the large one.
 const LARGE: usize = 4;
@@ -156,32 +159,62 @@ fn exactly_those(server: &Server, count: usize) -> Result<()> {
 const MAPPING: &str = "version: 1\nsource: {const: \"https://ci.example/mapped\"}\nevents:\n  - subject: pipeline_run\n    \
                        transition: finished\n    fields: {subject_id: id, pipeline: {const: ci}, time: at, outcome: {column: state, map: {ok: success}}}\n";
 
-/// A mapping file that does not know a word: what has it is put aside; when the word is there all of it lands.
+fn row(number: usize) -> Vec<u8> {
+    let state = if number.is_multiple_of(3) { "ok" } else { "broken" };
+    format!("{{\"id\":\"{number}\",\"at\":\"2026-03-01T00:00:00Z\",\"state\":\"{state}\"}}").into_bytes()
+}
+
+/// A mapping file that does not know a word: what has it is put aside; when the word is there all of it lands, from the log or,
+/// where retention has passed, from quarantine, although the server is killed meanwhile.
 fn lands_after_a_fix(broker: &Broker) -> Result<()> {
-    let row = |number: usize| {
-        let state = if number.is_multiple_of(3) { "ok" } else { "broken" };
-        Some(format!("{{\"id\":\"{number}\",\"at\":\"2026-03-01T00:00:00Z\",\"state\":\"{state}\"}}").into_bytes())
-    };
-    broker.feed("poison.mapped", 0..MAPPED, row)?;
+    broker.feed("poison.mapped", 0..MAPPED, |number| Some(row(number)))?;
     broker.create_topic("poison.own", 1)?;
     let config =
         format!("{OPEN}log: {{kafka: \"{}\", topic: poison.own, mapped_topics: {{poison.mapped: mapping.yaml}}}}\n", broker.address);
     let mut server = Server::prepare("poison_mapped", &config)?;
     std::fs::write(server.dir.join("mapping.yaml"), MAPPING)?;
     server.up()?;
-    let count =
-        |table: &str| -> Result<u64> { Ok(server.rows(&format!("SELECT count(*) AS n FROM {table}"))?[0]["n"].as_u64().unwrap_or(0)) };
     let (wrong, right) = ((MAPPED - MAPPED.div_ceil(3)) as u64, MAPPED.div_ceil(3) as u64);
-    ensure!(count("dead_letters")? == wrong && count("pipeline_runs")? == right, "{wrong} and {right} were to come");
-    std::fs::write(server.dir.join("mapping.yaml"), MAPPING.replace("{ok: success}", "{ok: success, broken: failure}"))?;
+    ensure!(count(&server, "dead_letters")? == wrong && count(&server, "pipeline_runs")? == right, "{wrong} and {right} were to come");
     server.stop()?;
+    std::fs::write(server.dir.join("mapping.yaml"), MAPPING.replace("{ok: success}", "{ok: success, broken: failure}"))?;
+    broker.delete_below("poison.mapped", 0, PASSED)?;
+    // Of one of those that only quarantine has, the bytes are lost.
+    std::fs::remove_file(server.data().join("quarantine").join(hex::encode(Sha256::digest(row(1)))))?;
     server.up()?;
-    let answer = server.must(&["dead-letters", "replay", "--reason", "mapping"])?;
-    ensure!(answer["replayed"] == wrong, "{wrong} were to be replayed: {answer}");
+    is_killed_while_it_replays(&mut server)?;
+    server.up()?;
+    let replay = || server.must(&["dead-letters", "replay", "--reason", "mapping"]);
+    let answer = replay()?;
+    let done = |name: &str| answer[name].as_u64().unwrap_or(u64::MAX);
+    ensure!(done("replayed") > 0 && done("already") > 0, "it was to go on where it was: {answer}");
+    ensure!(done("replayed") + done("already") == wrong - 1 && answer["lost"] == 1 && answer["empty"] == 0, "of {wrong} letters: {answer}");
+    let again = replay()?;
+    ensure!(again["replayed"] == 0 && again["already"] == wrong - 1 && again["lost"] == 1, "appended twice: {again}");
     server.send("nothing.ndjson", "application/x-ndjson", "")?;
-    let runs = server.rows("SELECT count(*) AS n, count(DISTINCT run_id) AS d FROM pipeline_runs")?;
-    ensure!(runs[0]["n"] == MAPPED && runs[0]["d"] == MAPPED, "{MAPPED} runs were to be there: {}", runs[0]);
-    let letters = server.rows("SELECT count(*) AS n FROM dead_letters")?;
-    ensure!(letters[0]["n"] == wrong, "what was replayed is a dead letter again: {}", letters[0]);
+    for table in ["pipeline_runs", "pipeline_runs_events"] {
+        let runs = server.rows(&format!("SELECT count(*) AS n, count(DISTINCT run_id) AS d FROM {table}"))?;
+        ensure!(runs[0]["n"] == MAPPED - 1 && runs[0]["d"] == MAPPED - 1, "{MAPPED} runs but one were to be in {table}: {}", runs[0]);
+    }
+    ensure!(count(&server, "dead_letters")? == wrong, "what was replayed is a dead letter again");
     server.stop()
+}
+
+fn count(server: &Server, table: &str) -> Result<u64> {
+    Ok(server.rows(&format!("SELECT count(*) AS n FROM {table}"))?[0]["n"].as_u64().unwrap_or(0))
+}
+
+/// The server dies when a part was appended again: the client says what was done and what to do.
+fn is_killed_while_it_replays(server: &mut Server) -> Result<()> {
+    let mut client = Command::new(program("kirolinter")?);
+    client.env("KIROLINTER_SERVER", format!("http://127.0.0.1:{}", server.http)).args(["dead-letters", "replay", "--reason", "mapping"]);
+    let client = client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    wait_for("a part to be appended again", 120, || {
+        let parts = server.rows("SELECT count(*) AS n FROM audit_log WHERE action = 'dead_letters.replayed'")?;
+        Ok((parts[0]["n"] != 0).then_some(()))
+    })?;
+    server.kill()?;
+    let answer = Answer::of(client.wait_with_output()?)?;
+    ensure!(answer.code == Some(2) && answer.err.contains("run the command once more for the others"), "{answer:?}");
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiro_ports::{EventLog, LogState, NewRecord, Subscription};
+use kiro_ports::{EventLog, LogState, NewRecord, Record, Subscription};
 use kiro_schemas::{Fault, FaultKind, TopicPartition};
 
 use super::reader::{Reader, expect, record, text};
@@ -192,7 +192,15 @@ pub(super) async fn read(log: &Log, topic: &str) -> Result<(), Broken> {
         let right = found.as_ref().is_some_and(|r| r.offset == offset && text(r.value.as_ref()) == offset.to_string());
         expect(right, || format!("offset {offset} reads {found:?}"))?;
     }
-    expect(log.read(&at, 5).await?.is_none(), || "there is a record at the end".to_owned())
+    let each = log.read_each(&at, &[0, 2, 3, 5, 9_000]).await?;
+    let offsets: Vec<Option<i64>> = each.iter().map(|found| found.as_ref().map(|record| record.offset)).collect();
+    expect(offsets == [Some(0), Some(2), Some(3), None, None], || format!("offsets 0, 2, 3, 5, 9000 read {offsets:?}"))?;
+    log.append((5..6_000).map(|n| record(topic, Some("k"), n.to_string())).collect()).await?;
+    let wanted: Vec<i64> = (0..40).chain([3_000, 3_001, 5_999]).collect();
+    let each = log.read_each(&at, &wanted).await?;
+    let is_right = |(found, offset): (&Option<Record>, &i64)| found.as_ref().is_some_and(|r| text(r.value.as_ref()) == offset.to_string());
+    expect(each.len() == wanted.len() && each.iter().zip(&wanted).all(is_right), || "far offsets read other records".to_owned())?;
+    expect(log.read(&at, 6_000).await?.is_none(), || "there is a record at the end".to_owned())
 }
 
 /// A start beyond the end stops the partition, the others go on.
@@ -232,7 +240,9 @@ pub(super) async fn gap_below(bench: &mut dyn Bench, topic: &str) -> Result<(), 
         let gap = &reader.gaps[0];
         expect(gap.at == at && gap.expected == start && gap.found == Some(low), || format!("the gap is {gap:?}"))?;
     }
-    expect(log.read(&at, 1).await?.is_none(), || "a deleted record is read".to_owned())?;
+    let each = log.read_each(&at, &[0, 1, low]).await?;
+    let is_there: Vec<bool> = each.iter().map(Option::is_some).collect();
+    expect(is_there == [false, false, true], || format!("of deleted records, and one that is there, are read {is_there:?}"))?;
     let mut reader = Reader::open(&log, &[topic], None, &[]).await?;
     reader.until(|reader| reader.values(&at).last().is_some_and(|value| value == "last")).await?;
     let first = reader.records[&at][0].offset;

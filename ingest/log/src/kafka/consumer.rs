@@ -298,27 +298,48 @@ fn accept(owned: &Owned, message: &BorrowedMessage<'_>) -> Option<(TopicPartitio
     Some((at, start, message::record(message)))
 }
 
-/// Reads one record with a client of its own.
-pub(super) fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Record>> {
+/// Offsets that lie further apart are sought one by one; what lies between closer ones is read and left.
+const NEAR: i64 = 2_000;
+
+/// Reads the records of a partition at offsets that rise, with a client of its own; `None` for each that is gone.
+pub(super) fn read_each(config: &KafkaConfig, at: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<Record>>> {
     let failed = |error| Error::kafka("read", &at.topic, error);
     let mut settings = config.consumer("kirolinter-read");
     let consumer: BaseConsumer = settings.set("enable.partition.eof", "true").create().map_err(|source| Error::Settings { source })?;
     let (low, high) = consumer.fetch_watermarks(&at.topic, at.partition, config.request_timeout).map_err(failed)?;
-    if !(low..high).contains(&offset) {
-        return Ok(None);
+    let mut found = Vec::with_capacity(offsets.len());
+    // The record that was read last, while nobody has asked for it, and what the client reads next.
+    let (mut ahead, mut next) = (None::<Record>, None::<i64>);
+    for offset in offsets.iter().copied() {
+        if !(low..high).contains(&offset) {
+            found.push(None);
+            continue;
+        }
+        if ahead.as_ref().is_none_or(|ahead| ahead.offset < offset) {
+            if next.is_none_or(|next| !(next..next.saturating_add(NEAR)).contains(&offset)) {
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(offset)).map_err(failed)?;
+                consumer.assign(&list).map_err(failed)?;
+            }
+            ahead = read_until(config, &consumer, at, offset)?;
+            next = ahead.as_ref().map(|ahead| ahead.offset + 1);
+        }
+        found.push(ahead.take_if(|ahead| ahead.offset == offset));
     }
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&at.topic, at.partition, Offset::Offset(offset)).map_err(failed)?;
-    consumer.assign(&list).map_err(failed)?;
+    Ok(found)
+}
+
+/// The first record from an offset on; `None` when there is none: compaction or a transaction took it away.
+fn read_until(config: &KafkaConfig, consumer: &BaseConsumer, at: &TopicPartition, offset: i64) -> Result<Option<Record>> {
     let tries = config.request_timeout.as_millis() / WAIT.as_millis();
-    for _ in 0..tries {
+    let mut idle = 0;
+    while idle < tries {
         match consumer.poll(WAIT) {
-            Some(Ok(message)) if message.offset() == offset => return Ok(Some(message::record(&message))),
-            // Compaction or a transaction took it away.
-            Some(Ok(message)) if message.offset() > offset => return Ok(None),
+            Some(Ok(message)) if message.offset() >= offset => return Ok(Some(message::record(&message))),
+            Some(Ok(_)) => idle = 0,
             Some(Err(KafkaError::PartitionEOF(_) | KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => return Ok(None),
-            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_outage) => return Err(failed(error)),
-            _ => {}
+            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_outage) => return Err(Error::kafka("read", &at.topic, error)),
+            _ => idle += 1,
         }
     }
     Err(Error::Unreachable { topic: at.topic.to_string(), reason: format!("offset {offset} was not read in time") })

@@ -250,8 +250,12 @@ impl EventLog for KafkaLog {
     }
 
     async fn read(&self, at: &TopicPartition, offset: i64) -> Result<Option<Record>, PortError> {
-        let (config, at) = (Arc::clone(&self.config), at.clone());
-        self.off_thread(move || consumer::read_one(&config, &at, offset)).await
+        Ok(self.read_each(at, &[offset]).await?.pop().flatten())
+    }
+
+    async fn read_each(&self, at: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<Record>>, PortError> {
+        let (config, at, offsets) = (Arc::clone(&self.config), at.clone(), offsets.to_vec());
+        self.off_thread(move || consumer::read_each(&config, &at, &offsets)).await
     }
 
     fn state(&self) -> LogState {

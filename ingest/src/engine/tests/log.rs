@@ -102,6 +102,8 @@ fn index(partition: i32) -> usize {
 pub(super) struct MemberLog {
     pub(super) log: Arc<SimLog>,
     pub(super) life: Arc<Life>,
+    /// Whether it reads all partitions, whoever owns them.
+    pub(super) reads_all: bool,
     pub(super) seed: u64,
 }
 
@@ -117,8 +119,8 @@ impl EventLog for MemberLog {
 
     async fn consume(&self, _subscription: Subscription, assignment: Arc<dyn Assignment>) -> Result<Box<dyn LogConsumer>, PortError> {
         let random = StdRng::seed_from_u64(self.seed);
-        let (log, life) = (Arc::clone(&self.log), Arc::clone(&self.life));
-        Ok(Box::new(SimConsumer { log, life, assignment, known: BTreeMap::new(), told: VecDeque::new(), random, sleepy: 0 }))
+        let (log, life, reads_all) = (Arc::clone(&self.log), Arc::clone(&self.life), self.reads_all);
+        Ok(Box::new(SimConsumer { log, life, reads_all, assignment, known: BTreeMap::new(), told: VecDeque::new(), random, sleepy: 0 }))
     }
 
     async fn watermarks(&self, _topic: &str) -> Result<Vec<(TopicPartition, Watermarks)>, PortError> {
@@ -147,6 +149,7 @@ enum Cursor {
 struct SimConsumer {
     log: Arc<SimLog>,
     life: Arc<Life>,
+    reads_all: bool,
     assignment: Arc<dyn Assignment>,
     /// Partitions that were assigned.
     known: BTreeMap<i32, Cursor>,
@@ -234,7 +237,8 @@ impl LogConsumer for SimConsumer {
         }
         if self.sleepy == 0 {
             let owners = self.log.owners();
-            let owned: Vec<i32> = (0..).zip(&owners).filter(|(_, owner)| **owner == Some(self.life.member)).map(|(p, _)| p).collect();
+            let is_owned = |owner: &Option<usize>| self.reads_all || *owner == Some(self.life.member);
+            let owned: Vec<i32> = (0..).zip(&owners).filter(|(_, owner)| is_owned(owner)).map(|(p, _)| p).collect();
             let is_robbed = self.known.keys().any(|p| !owned.contains(p));
             if is_robbed && self.random.gen_bool(0.2) {
                 self.sleepy = self.random.gen_range(5..40);

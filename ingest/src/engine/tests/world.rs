@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::array::{AsArray as _, RecordBatch};
 use bytes::Bytes;
 use kiro_lake::{FaultStore, Lake, Toxics};
-use kiro_ports::{Headers, Snapshot as _};
+use kiro_ports::{Headers, Snapshot as _, TableView, View};
 use kiro_schemas::Event;
 use kiro_tables::{Table, Trail};
 use object_store::memory::InMemory;
@@ -24,13 +26,16 @@ use super::fold::{CountFold, counts, output};
 use super::keeper::Keeper;
 use super::lake::{SimAnchors, SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
-use super::log::{MemberLog, SimLog, TOPIC};
+use super::log::{MemberLog, SimLog, TOPIC, at};
 use super::store::{CrashStore, Faulty};
 use super::time::{self, SimClock, sleep};
-use super::witness::Witness;
+use super::witness::{Version, Witness, rows};
 
 const PARTITIONS: i32 = 3;
 const STEPS: u32 = 40;
+/// Events are of so many runs, and each so many-th of them lies in the future for a while.
+const RUNS: u32 = 13;
+const FUTURE: u32 = 11;
 const CLUSTER: &str = "sim";
 /// How long a store answers nothing, and how often it may be asked meanwhile, by all tables of a process together.
 const STALL_SECONDS: u64 = 120;
@@ -98,6 +103,8 @@ struct Shared {
     views: Mutex<usize>,
     quarantine: PathBuf,
     is_kept: bool,
+    /// Retention took records, or a topic was made anew: what was derived of a partition that is stopped then stays as it is.
+    is_disturbed: AtomicBool,
     anchors: Arc<SimAnchors>,
 }
 
@@ -107,11 +114,24 @@ struct Process {
     task: JoinHandle<()>,
 }
 
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Commits events, and what is derived from them if it is alone.
+    Member,
+    /// Commits what is derived, where members commit events.
+    Owner,
+    /// Commits nothing and answers.
+    Reader,
+}
+
 struct World {
     seed: u64,
     random: StdRng,
     shared: Arc<Shared>,
+    /// The members come first, the reader last.
     processes: Vec<Option<Process>>,
+    members: usize,
     count: u32,
     births: u64,
     trimmed: BTreeSet<i32>,
@@ -128,6 +148,10 @@ struct SimDecoder {
 }
 
 impl Decode for SimDecoder {
+    fn headers_read(&self, headers: &Headers) -> Headers {
+        self.decoder.headers_read(headers)
+    }
+
     /// One event a line.
     fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, String> {
         self.life.strike(CrashPoint::Decode);
@@ -162,6 +186,7 @@ impl World {
             views: Mutex::default(),
             quarantine: folder.join(seed.to_string()),
             is_kept,
+            is_disturbed: AtomicBool::new(false),
             anchors: Arc::default(),
         };
         let stores = (Arc::clone(&shared.faults), Arc::clone(&shared.store));
@@ -171,7 +196,8 @@ impl World {
             seed,
             random: StdRng::seed_from_u64(seed),
             shared: Arc::new(shared),
-            processes: (0..members).map(|_| None).collect(),
+            processes: (0..members + 1 + usize::from(members > 1)).map(|_| None).collect(),
+            members,
             count: 0,
             births: 0,
             trimmed: BTreeSet::new(),
@@ -182,7 +208,7 @@ impl World {
 
     async fn live(mut self) -> Result<Told, String> {
         for partition in 0..PARTITIONS {
-            self.shared.log.give(partition, Some(usize::try_from(partition).expect("small") % self.processes.len()));
+            self.shared.log.give(partition, Some(usize::try_from(partition).expect("small") % self.members));
         }
         for step in 0.. {
             if self.storm.map_or(step >= STEPS, |commits| self.commits() >= commits) {
@@ -259,8 +285,13 @@ impl World {
         let life = Life::new(member, Arc::clone(&self.shared.trace), plan);
         self.shared.trace.note(format_args!("member {member} starts, to die at {plan:?}"));
         let stop = CancellationToken::new();
-        let is_alone = self.processes.len() == 1;
-        let process = run(Arc::clone(&self.shared), Arc::clone(&life), stop.clone(), (seed, is_alone));
+        let part = match member {
+            at if at < self.members => Part::Member,
+            at if at + 1 == self.processes.len() => Part::Reader,
+            _ => Part::Owner,
+        };
+        let birth = Birth { seed, part, is_alone: self.members == 1, epoch: i64::try_from(self.births).expect("few") };
+        let process = run(Arc::clone(&self.shared), Arc::clone(&life), stop.clone(), birth);
         let (trace, ended) = (Arc::clone(&self.shared.trace), Arc::clone(&life));
         let task = spawn_local(async move {
             let outcome = process.await;
@@ -273,7 +304,7 @@ impl World {
     async fn step(&mut self, step: u32) {
         match self.random.gen_range(0..100) {
             0..60 => self.feed(),
-            60..70 if self.processes.len() > 1 => self.rebalance(),
+            60..70 if self.members > 1 => self.rebalance(),
             70..78 => self.shared.faults.set(Toxics { before: 0.05, after: 0.08, conflict: 0.05, ..Toxics::default() }),
             78..84 => self.shared.faults.set(Toxics::default()),
             84..88 => self.shared.clock.set_ahead(self.random.gen_range(-3_600..3_600) * 1_000_000),
@@ -297,7 +328,7 @@ impl World {
         }
         match self.random.gen_range(0..100) {
             0..85 => self.feed(),
-            85..93 if self.processes.len() > 1 => self.rebalance(),
+            85..93 if self.members > 1 => self.rebalance(),
             93..96 => self.restart().await,
             // A store that is slow: what was asked comes long after.
             _ => sleep(Duration::from_secs(2)).await,
@@ -357,11 +388,11 @@ impl World {
                 _ => ("pipeline_run", "started", "pipeline_runs_events"),
             };
             // Some lie in the future for a while.
-            let minute = if number.is_multiple_of(11) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
+            let minute = if number.is_multiple_of(FUTURE) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
             lines.push(format!(
                 "{{\"subject\":\"{subject}\",\"transition\":\"{transition}\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
                  \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
-                number % 13
+                number % RUNS
             ));
             events.insert(format!("e{number}"), table);
         }
@@ -372,8 +403,8 @@ impl World {
     /// Gives each partition to somebody, or to nobody for a while.
     fn rebalance(&mut self) {
         for partition in 0..PARTITIONS {
-            let member = self.random.gen_range(0..=self.processes.len());
-            let is_nobodys = member == self.processes.len();
+            let member = self.random.gen_range(0..=self.members);
+            let is_nobodys = member == self.members;
             self.shared.log.give(partition, if is_nobodys { None } else { Some(member) });
         }
         self.shared.trace.note(format_args!("owners are {:?}", self.shared.log.owners()));
@@ -398,6 +429,7 @@ impl World {
         }
         let low = marks.high - self.random.gen_range(0..marks.high.min(3));
         self.shared.trace.note(format_args!("retention takes partition {partition} up to {low}"));
+        self.shared.is_disturbed.store(true, Ordering::Relaxed);
         self.shared.log.trim(partition, low);
         self.trimmed.insert(partition);
         if self.stands(partition).is_none() {
@@ -425,7 +457,7 @@ impl World {
         self.shared.clock.set_ahead(7_200_000_000);
         self.processes.iter().flatten().for_each(|p| p.life.spare());
         for partition in 0..PARTITIONS {
-            self.shared.log.give(partition, Some(self.random.gen_range(0..self.processes.len())));
+            self.shared.log.give(partition, Some(self.random.gen_range(0..self.members)));
         }
         if self.seed % 7 == 3 {
             self.recreate().await?;
@@ -488,6 +520,7 @@ impl World {
             // Beyond the offset, at it, or short of it.
             let count = next + self.random.gen_range(-1..3);
             self.shared.trace.note(format_args!("partition {partition} is made anew with {count} records, {next} were read"));
+            self.shared.is_disturbed.store(true, Ordering::Relaxed);
             self.shared.log.recreate(partition, count);
             if count != next {
                 self.recreated.insert(partition);
@@ -527,7 +560,8 @@ impl World {
         }
         ledger.check_lake(&self.shared.witness, &stands)?;
         self.check_chain()?;
-        if self.processes.len() == 1 {
+        // Who derives may have stopped where members went on.
+        if self.members == 1 || !self.shared.is_disturbed.load(Ordering::Relaxed) {
             self.check_fold()?;
         }
         let rows = event_tables().filter_map(|t| self.shared.witness.read(t)).map(|v| v.rows.len()).sum();
@@ -579,21 +613,28 @@ impl World {
         {
             return Err(format!("revisions of run {run} are not dense: {sparse:?}"));
         }
-        let mut runs = BTreeMap::<String, i64>::new();
         let events = self.shared.witness.read(Table::find("pipeline_runs_events").expect("a table"));
-        for batch in events.iter().flat_map(|v| &v.batches) {
-            let run = batch.column_by_name("run_id").expect("a column");
-            for run in arrow::array::AsArray::as_string_view(run).iter().flatten() {
-                *runs.entry(run.to_owned()).or_default() += 1;
-            }
-        }
+        let runs = events_of_runs(events.iter().flat_map(|v| &v.batches), |_, _| true);
+        let runs: BTreeMap<String, i64> = runs.into_iter().map(|(run, ids)| (run, i64::try_from(ids.len()).unwrap_or(0))).collect();
         let found: BTreeMap<String, i64> = revisions.into_iter().filter_map(|(run, mut revs)| Some((run, revs.pop_last()?.1))).collect();
         if found == runs { Ok(()) } else { Err(format!("the fold says {found:?}, the events say {runs:?}")) }
     }
 }
 
+/// How a process begins.
+#[derive(Debug, Clone, Copy)]
+struct Birth {
+    seed: u64,
+    part: Part,
+    /// Whether there is one member.
+    is_alone: bool,
+    /// Of an owner.
+    epoch: i64,
+}
+
 /// One process, from the opening of its lake to its end.
-async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (seed, is_alone): (u64, bool)) -> Result<(), String> {
+async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, birth: Birth) -> Result<(), String> {
+    let Birth { seed, part, is_alone, epoch } = birth;
     let store = CrashStore::new(Arc::clone(&shared.faults), Arc::clone(&life), seed);
     let root = Url::parse("memory:///").expect("a url");
     let lake = Lake::open_with(Arc::new(store), root, Arc::clone(&shared.clock) as _, Duration::ZERO).await;
@@ -603,14 +644,18 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
         lake = lake.trusting(Duration::ZERO);
     }
     let mut config = EngineConfig::new(vec![TOPIC.to_owned()], CLUSTER, &shared.quarantine);
-    config.group = (!is_alone).then(|| "sim".to_owned());
-    config.commits_derived = is_alone;
+    config.group = (!is_alone && part == Part::Member).then(|| "sim".to_owned());
+    config.commits_events = part == Part::Member;
+    config.commits_derived = if is_alone { part == Part::Member } else { part == Part::Owner };
+    if part == Part::Owner {
+        config.fold.epoch = epoch;
+    }
     config.commit_interval = Duration::from_millis(150);
     config.idle_commit_interval = Duration::from_millis(2_500);
     let decoder =
         SimDecoder { decoder: crate::decode::Decoder::new(vec![], vec![]), life: Arc::clone(&life), was_poison: Mutex::default() };
     let ports = EnginePorts {
-        log: Arc::new(MemberLog { log: Arc::clone(&shared.log), life: Arc::clone(&life), seed }),
+        log: Arc::new(MemberLog { log: Arc::clone(&shared.log), life: Arc::clone(&life), reads_all: part != Part::Member, seed }),
         sink: Arc::new(SimSink { lake, life: Arc::clone(&life), stop: stop.clone(), last: Mutex::default() }),
         source: Arc::new(SimSource::new(Arc::clone(&shared.witness), Arc::clone(&life), seed)),
         folding: Box::new(CountFold::new(Arc::clone(&life))),
@@ -625,7 +670,12 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
             return;
         }
         *shared.views.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        let checked = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).check_view(view);
+        let ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked = match part {
+            Part::Member => ledger.check_view(view),
+            Part::Reader if !shared.is_disturbed.load(Ordering::Relaxed) => check_derived(view, &ledger.repeats()),
+            Part::Reader | Part::Owner => Ok(()),
+        };
         if let Err(problem) = checked {
             let problem = format!("a view of member {} at {:?}: {problem}", life.member, view.vector);
             shared.problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
@@ -633,4 +683,55 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, (see
     }));
     drop(service.shared.watcher.set(watcher));
     service.run_with(stop, |worker, queue| Ok(worker.run(queue))).await.map_err(|e| e.to_string())
+}
+
+/// The ids of the events of each run, as far as their places are wanted.
+fn events_of_runs<'b>(
+    batches: impl Iterator<Item = &'b RecordBatch>,
+    is_wanted: impl Fn(i32, i64) -> bool,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let mut runs = BTreeMap::<String, BTreeSet<String>>::new();
+    for batch in batches {
+        let run = batch.column_by_name("run_id").expect("a column").as_string_view();
+        for ((partition, offset, id), run) in rows(batch).into_iter().zip(run.iter().flatten()) {
+            if is_wanted(partition, offset) {
+                runs.entry(run.to_owned()).or_default().insert(id);
+            }
+        }
+    }
+    runs
+}
+
+/// What is derived is that of the events of the same view, unless the view says that it is not yet. Of an event that came more than
+/// once a member may keep another place than the one where the reader met it first: it is counted before the view has its row.
+fn check_derived(view: &View, repeats: &BTreeSet<&str>) -> Result<(), String> {
+    let (Some(events), Some(derived)) = (view.tables.get("pipeline_runs_events"), view.tables.get(output().name)) else {
+        return Err("a table is not in the view".to_owned());
+    };
+    if derived.is_ahead {
+        return Ok(());
+    }
+    let batches = |shown: &TableView| {
+        let version = shown.snapshot.as_ref().and_then(|s| s.as_any().downcast_ref::<Version>());
+        let files = version.map_or_else(Vec::new, |v| v.batches.clone());
+        files.into_iter().chain(shown.tail.iter().map(|b| b.rows.clone())).collect::<Vec<_>>()
+    };
+    let told = events_of_runs(batches(events).iter(), |partition, offset| offset < view.vector.next(&at(partition)));
+    let mut found = BTreeMap::<String, (i64, i64)>::new();
+    for (run, rev, count) in batches(derived).iter().flat_map(counts) {
+        let last = found.entry(run).or_default();
+        *last = (*last).max((rev, count));
+    }
+    let number = |id: &str| id.trim_start_matches('e').parse::<u32>().unwrap_or(0);
+    for run in told.keys().chain(found.keys()) {
+        let ids = told.get(run).cloned().unwrap_or_default();
+        let again = repeats.iter().filter(|id| format!("r{}", number(id) % RUNS) == *run && !ids.contains(**id)).count();
+        // What lies in the future is held back for a while.
+        let is_held = ids.iter().any(|id| number(id).is_multiple_of(FUTURE));
+        let count = usize::try_from(found.get(run).map_or(0, |(_, count)| *count)).unwrap_or(0);
+        if !is_held && !(ids.len()..=ids.len() + again).contains(&count) {
+            return Err(format!("run {run} counts {count} where its events are {ids:?}"));
+        }
+    }
+    Ok(())
 }

@@ -7,88 +7,13 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::tool::{Budget, Component, Part, Tool};
 use super::{Group, Level, Scan};
 use crate::Limits;
 use crate::text::clip;
 
-/// Most rules of a tool, and most suppressions of a result.
-const MOST_RULES: usize = 50_000;
-
-/// A list that is bounded.
-#[derive(Debug)]
-struct Few<T>(Vec<T>);
-
-impl<T> Default for Few<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(Vec<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = Few<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_unit<E>(self) -> Result<Few<T>, E> {
-                Ok(Few::default())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Few<T>, A::Error> {
-                while let Some(item) = list.next_element()? {
-                    if self.0.len() >= MOST_RULES {
-                        return Err(A::Error::custom(format_args!("a list has more than {MOST_RULES} entries")));
-                    }
-                    self.0.push(item);
-                }
-                Ok(Few(self.0))
-            }
-        }
-        deserializer.deserialize_any(Items(Vec::new()))
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tool {
-    #[serde(default)]
-    driver: Component,
-    #[serde(default)]
-    extensions: Few<Component>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Component {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    rules: Few<Rule>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Rule {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    default_configuration: Option<Configuration>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Configuration {
-    #[serde(default)]
-    level: Option<String>,
-}
-
-impl Rule {
-    fn level(&self) -> Option<Level> {
-        Level::parse(self.default_configuration.as_ref()?.level.as_deref()?)
-    }
-}
+/// What a run may hold of its rules.
+const MOST_RULE_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,8 +30,8 @@ struct ResultRow {
     kind: Option<String>,
     #[serde(default)]
     baseline_state: Option<String>,
-    #[serde(default)]
-    suppressions: Few<Suppression>,
+    #[serde(default, deserialize_with = "suppressions")]
+    suppressions: Suppressions,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,6 +55,37 @@ struct ComponentReference {
 struct Suppression {
     #[serde(default)]
     status: Option<String>,
+}
+
+/// Whether there are suppressions, and any that does not hold; the list itself is not kept.
+#[derive(Debug, Default)]
+struct Suppressions {
+    is_there: bool,
+    is_open: bool,
+}
+
+fn suppressions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Suppressions, D::Error> {
+    deserializer.deserialize_any(Suppressions::default())
+}
+
+impl<'de> Visitor<'de> for Suppressions {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(Suppression { status }) = list.next_element()? {
+            self.is_there = true;
+            self.is_open |= matches!(status.as_deref(), Some("underReview" | "rejected"));
+        }
+        Ok(self)
+    }
 }
 
 /// Results alike, before it is known what their rule says; the rules may follow.
@@ -158,8 +114,7 @@ impl ResultRow {
                 .find(|known| **known == word)
                 .ok_or_else(|| format!("{:?} is no baselineState", clip(word, 40)))?,
         };
-        let open = |s: &Suppression| matches!(s.status.as_deref(), Some("underReview" | "rejected"));
-        let is_suppressed = !self.suppressions.0.is_empty() && !self.suppressions.0.iter().any(open);
+        let is_suppressed = self.suppressions.is_there && !self.suppressions.is_open;
         let at = |index: Option<i64>| index.and_then(|index| usize::try_from(index).ok());
         let (id, index, component) = match self.rule {
             Some(rule) => (rule.id, at(rule.index), rule.tool_component.and_then(|c| at(c.index))),
@@ -172,12 +127,12 @@ impl ResultRow {
 
 impl Tool {
     fn component(&self, at: Option<usize>) -> Option<&Component> {
-        at.map_or(Some(&self.driver), |at| self.extensions.0.get(at))
+        at.map_or(Some(&self.driver), |at| self.extensions.get(at))
     }
 
     /// The group of results: their rule and level are looked up.
     fn group(&self, alike: Alike, levels: &BTreeMap<&str, Option<Level>>) -> Group {
-        let rule = alike.index.and_then(|index| self.component(alike.component)?.rules.0.get(index));
+        let rule = alike.index.and_then(|index| self.component(alike.component)?.rules.get(index));
         let id: Cow<'_, str> = match (alike.rule_id, rule.and_then(|rule| rule.id.as_deref())) {
             (Some(id), _) => Cow::Owned(id),
             (None, Some(id)) => Cow::Borrowed(id),
@@ -185,7 +140,7 @@ impl Tool {
         };
         // `CA1000/1` is a part of the rule `CA1000`.
         let by_id = || levels.get(&*id).or_else(|| levels.get(id.rsplit_once('/')?.0)).copied().flatten();
-        let level = alike.level.or_else(|| rule.and_then(Rule::level)).or_else(by_id).unwrap_or(Level::Warning);
+        let level = alike.level.or_else(|| rule.and_then(|rule| rule.level)).or_else(by_id).unwrap_or(Level::Warning);
         Group { rule: id.into_owned(), level, baseline: alike.baseline, is_suppressed: alike.is_suppressed }
     }
 }
@@ -272,21 +227,21 @@ impl<'de> Visitor<'de> for Run<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut tool, mut results) = (Tool::default(), BTreeMap::new());
+        let mut budget = Budget { left: MOST_RULE_BYTES, name_bytes: self.limits.name_bytes };
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "tool" => tool = map.next_value()?,
+                "tool" => map.next_value_seed(Part { budget: &mut budget, into: &mut tool })?,
                 "results" => map.next_value_seed(Results { counts: &mut results, limits: self.limits })?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        let name = tool.driver.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
-        let Some(name) = name else { return Err(A::Error::custom("a run names no tool (tool.driver.name)")) };
-        let name = clip(name, self.limits.name_bytes);
-        let most = self.limits.groups;
+        if tool.driver.name.is_empty() {
+            return Err(A::Error::custom("a run names no tool (tool.driver.name)"));
+        }
+        let (name, most) = (tool.driver.name.as_str(), self.limits.groups);
         self.scan.tools.entry(name.to_owned()).or_default();
-        let components = std::iter::once(&tool.driver).chain(&tool.extensions.0);
-        let rules = components.flat_map(|component| &component.rules.0);
-        let levels = rules.filter_map(|rule| Some((rule.id.as_deref()?, rule.level()))).collect();
+        let rules = std::iter::once(&tool.driver).chain(&tool.extensions).flat_map(|component| &component.rules);
+        let levels = rules.filter_map(|rule| Some((rule.id.as_deref()?, rule.level))).collect();
         for (alike, count) in results {
             self.scan.add(name, tool.group(alike, &levels), count, most);
         }

@@ -1,20 +1,22 @@
 //! Pull requests, their reviews, their way through the merge queue, and pushed commits.
 
-use std::collections::BTreeSet;
-
-use kiro_schemas::{Event, Micros, Subject, Transition, Value};
+use kiro_schemas::{Event, Micros, Subject, Transition};
 use serde::Deserialize;
 
 use super::{Repository, User, login, queued_pull};
-use crate::reading::{Named, Text, first_line, list, note, note_all, set, set_int, set_time, tell_apart};
+use crate::reading::{Commit, Named, Push, Text, list, note, note_all, set, set_int, set_time, tell_apart};
 
+/// GitHub's and Gitea's.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct PullEvent<'a> {
-    action: Text<'a>,
-    repository: Repository<'a>,
-    pull_request: Pull<'a>,
-    review: Option<Review<'a>>,
+pub(crate) struct PullEvent<'a> {
+    pub(crate) action: Text<'a>,
+    pub(crate) repository: Repository<'a>,
+    pub(crate) pull_request: Pull<'a>,
+    pub(crate) review: Option<Review<'a>>,
+    pub(crate) sender: Option<User<'a>>,
+    /// The newest commit before others were pushed.
+    before: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -23,12 +25,19 @@ struct Branch<'a> {
     #[serde(rename = "ref")]
     reference: Option<Text<'a>>,
     sha: Option<Text<'a>>,
+    repo: Option<BranchRepository<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Pull<'a> {
-    number: i64,
+struct BranchRepository<'a> {
+    html_url: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+pub(crate) struct Pull<'a> {
+    pub(crate) number: i64,
     title: Option<Text<'a>>,
     state: Option<Text<'a>>,
     html_url: Option<Text<'a>>,
@@ -37,6 +46,7 @@ struct Pull<'a> {
     base: Branch<'a>,
     merge_commit_sha: Option<Text<'a>>,
     merged: Option<bool>,
+    mergeable_state: Option<Text<'a>>,
     draft: Option<bool>,
     #[serde(default, deserialize_with = "list")]
     labels: Vec<Named<'a>>,
@@ -45,18 +55,21 @@ struct Pull<'a> {
     changed_files: Option<i64>,
     commits: Option<i64>,
     created_at: Micros,
-    updated_at: Micros,
+    pub(crate) updated_at: Micros,
     merged_at: Option<Micros>,
     closed_at: Option<Micros>,
 }
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
-struct Review<'a> {
-    id: i64,
+pub(crate) struct Review<'a> {
+    id: Option<i64>,
     state: Option<Text<'a>>,
     user: Option<User<'a>>,
     submitted_at: Option<Micros>,
+    /// Gitea's word for what is said.
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -89,51 +102,40 @@ struct GroupCommit {
 struct PushEvent<'a> {
     #[serde(rename = "ref")]
     reference: Text<'a>,
+    before: Option<Text<'a>>,
+    after: Option<Text<'a>>,
     repository: Repository<'a>,
     #[serde(default, deserialize_with = "list")]
     commits: Vec<Commit<'a>>,
 }
 
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Commit<'a> {
-    id: Text<'a>,
-    #[serde(default)]
-    distinct: bool,
-    message: Option<Text<'a>>,
-    url: Option<Text<'a>>,
-    author: Option<Author<'a>>,
-    timestamp: Micros,
-    #[serde(default, deserialize_with = "list")]
-    added: Vec<Text<'a>>,
-    #[serde(default, deserialize_with = "list")]
-    modified: Vec<Text<'a>>,
-    #[serde(default, deserialize_with = "list")]
-    removed: Vec<Text<'a>>,
-}
+impl Pull<'_> {
+    fn is_merged(&self) -> bool {
+        self.merged.unwrap_or(false) || self.merged_at.is_some()
+    }
 
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Author<'a> {
-    username: Option<Text<'a>>,
-    name: Option<Text<'a>>,
+    /// What an action did, and when.
+    pub(crate) fn step(&self, action: &str) -> (Transition, Micros) {
+        match action {
+            "opened" => (Transition::Created, self.created_at),
+            "closed" if self.is_merged() => (Transition::Merged, self.merged_at.unwrap_or(self.updated_at)),
+            "closed" => (Transition::Abandoned, self.closed_at.unwrap_or(self.updated_at)),
+            _ => (Transition::Updated, self.updated_at),
+        }
+    }
 }
 
 pub(in crate::github) fn pull_request(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let PullEvent { action, repository, pull_request: pull, .. } = serde_json::from_slice(payload)?;
-    let (transition, time) = match &*action.0 {
-        "opened" => (Transition::Created, pull.created_at),
-        "closed" if is_merged(&pull) => (Transition::Merged, pull.merged_at.unwrap_or(pull.updated_at)),
-        "closed" => (Transition::Abandoned, pull.closed_at.unwrap_or(pull.updated_at)),
-        _ => (Transition::Updated, pull.updated_at),
-    };
+    let PullEvent { action, repository, pull_request: pull, before, .. } = serde_json::from_slice(payload)?;
+    let (transition, time) = pull.step(&action.0);
     let mut said = Event::new(Subject::Change, transition, repository.html_url.0, pull.number.to_string(), time);
+    note(&mut said, "previous_commit_sha", before.map(|sha| sha.0));
     describe_pull(&mut said, pull);
     Ok(vec![said])
 }
 
 pub(in crate::github) fn review(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let PullEvent { action, repository, pull_request: pull, review } = serde_json::from_slice(payload)?;
+    let PullEvent { action, repository, pull_request: pull, review, .. } = serde_json::from_slice(payload)?;
     let submitted = review.as_ref().and_then(|review| review.submitted_at);
     let (transition, time) = match (&*action.0, submitted) {
         ("submitted", Some(submitted)) => (Transition::Reviewed, submitted),
@@ -143,25 +145,28 @@ pub(in crate::github) fn review(payload: &[u8]) -> serde_json::Result<Vec<Event<
     describe_pull(&mut said, pull);
     if let Some(review) = review {
         // Two people may review at the same second.
-        tell_apart(&mut said, review.id);
+        tell_apart(&mut said, review.id.unwrap_or_default());
         note(&mut said, "reviewer", login(review.user).map(|login| login.0));
         note(&mut said, "review_state", review.state.map(|state| state.0));
     }
     Ok(vec![said])
 }
 
-fn is_merged(pull: &Pull<'_>) -> bool {
-    pull.merged.unwrap_or(false) || pull.merged_at.is_some()
-}
-
-fn describe_pull<'a>(said: &mut Event<'a>, pull: Pull<'a>) {
+pub(crate) fn describe_pull<'a>(said: &mut Event<'a>, pull: Pull<'a>) {
     set_time(said, "created_at", Some(pull.created_at));
     set_time(said, "merged_at", pull.merged_at);
-    if is_merged(&pull) {
+    if pull.is_merged() {
         // Before the merge this is a commit that only tries it.
         set(said, "merge_commit_sha", pull.merge_commit_sha);
     } else {
         set_time(said, "closed_at", pull.closed_at);
+        note(said, "merge_status", pull.mergeable_state.filter(|state| state.0 != "unknown").map(|state| state.0));
+    }
+    let address = |repo: Option<BranchRepository<'a>>| repo.and_then(|repo| repo.html_url).map(|url| url.0);
+    if let Some(base) = address(pull.base.repo) {
+        // The repository of a branch is gone when a fork was deleted.
+        let head = address(pull.head.repo).unwrap_or("unknown".into());
+        note(said, "head_source", Some(head).filter(|head| *head != base));
     }
     set(said, "title", pull.title);
     set(said, "status", pull.state);
@@ -192,23 +197,8 @@ pub(in crate::github) fn merge_group(payload: &[u8]) -> serde_json::Result<Vec<E
     Ok(vec![said])
 }
 
-/// Each commit that a branch did not have before; tags and deletions say nothing of changes.
-pub(in crate::github) fn push(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let PushEvent { reference, repository, commits } = serde_json::from_slice(payload)?;
-    let Some(branch) = reference.0.strip_prefix("refs/heads/") else { return Ok(Vec::new()) };
-    let commits = commits.into_iter().filter(|commit| commit.distinct);
-    Ok(commits.map(|commit| pushed(commit, repository.html_url.clone(), branch)).collect())
-}
-
-fn pushed<'a>(commit: Commit<'a>, source: Text<'a>, branch: &str) -> Event<'a> {
-    let mut said = Event::new(Subject::Change, Transition::Created, source.0, commit.id.0.clone(), commit.timestamp);
-    set_time(&mut said, "created_at", Some(commit.timestamp));
-    let files: BTreeSet<&str> = commit.added.iter().chain(&commit.modified).chain(&commit.removed).map(|file| &*file.0).collect();
-    set_int(&mut said, "files_changed", i64::try_from(files.len()).ok().filter(|count| *count > 0));
-    set(&mut said, "title", commit.message.map(first_line));
-    set(&mut said, "commit_sha", Some(commit.id));
-    set(&mut said, "author", commit.author.and_then(|author| author.username.or(author.name)));
-    set(&mut said, "url", commit.url);
-    said.set("branch", Value::text(branch.to_owned()));
-    said
+pub(crate) fn push(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
+    let PushEvent { reference, before, after, repository, commits } = serde_json::from_slice(payload)?;
+    let Repository { html_url: source, default_branch, .. } = repository;
+    Ok(Push { source, reference, default_branch, before, after, commits }.events())
 }

@@ -1,14 +1,15 @@
-//! What other systems than GitHub's own tell of a commit: check suites with their runs, and commit statuses.
+//! What other systems than GitHub's own tell of a commit: check suites with their runs, and commit statuses; and which of all these
+//! a branch requires.
 //!
 //! The suites and check runs of GitHub's own workflows are passed over: `workflow_run` and `workflow_job` tell of the same, whole.
 
 use std::borrow::Cow;
 
-use kiro_schemas::{Event, Micros, Outcome, Subject, Transition};
+use kiro_schemas::{Event, Micros, Outcome, Subject, Transition, Value};
 use serde::Deserialize;
 
 use super::{Number, Repository};
-use crate::reading::{Named, Text, list, set, set_end, set_time};
+use crate::reading::{Named, Text, list, note, note_all, set, set_end, set_time, tell_apart};
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
@@ -95,6 +96,28 @@ struct StatusEvent<'a> {
     updated_at: Micros,
 }
 
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct RuleEvent<'a> {
+    action: Text<'a>,
+    rule: BranchRule<'a>,
+    repository: Repository<'a>,
+}
+
+/// What must hold before a change goes into the branches of a pattern.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct BranchRule<'a> {
+    id: i64,
+    name: Text<'a>,
+    #[serde(default, deserialize_with = "list")]
+    required_status_checks: Vec<Text<'a>>,
+    required_status_checks_enforcement_level: Option<Text<'a>>,
+    required_approving_review_count: Option<i64>,
+    merge_queue_enforcement_level: Option<Text<'a>>,
+    updated_at: Micros,
+}
+
 /// Suites and runs have numbers of their own, so their ids say what they count.
 fn suite_id(id: i64) -> String {
     format!("check_suite-{id}")
@@ -174,5 +197,21 @@ pub(in crate::github) fn status(payload: &[u8]) -> serde_json::Result<Vec<Event<
     set(&mut said, "commit_sha", Some(told.sha));
     set(&mut said, "branch", told.branches.into_iter().next().and_then(|branch| branch.name));
     set(&mut said, "url", told.target_url);
+    Ok(vec![said])
+}
+
+/// Which checks are required, by the names that runs of tasks have. A deletion has no time but that of the last change.
+pub(in crate::github) fn branch_rule(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
+    let RuleEvent { action, rule, repository } = serde_json::from_slice(payload)?;
+    let id = format!("branch_protection_rule-{}", rule.id);
+    let mut said = Event::new(Subject::Other, Transition::Recorded, repository.html_url.0, id, rule.updated_at);
+    said.set("type", Value::text("branch_protection_rule"));
+    tell_apart(&mut said, &action.0);
+    note(&mut said, "action", Some(action.0));
+    note(&mut said, "branch", Some(rule.name.0));
+    note_all(&mut said, "required_checks", rule.required_status_checks.iter());
+    note(&mut said, "required_checks_for", rule.required_status_checks_enforcement_level.map(|level| level.0));
+    note(&mut said, "required_approvals", rule.required_approving_review_count.map(|count| count.to_string()));
+    note(&mut said, "merge_queue_for", rule.merge_queue_enforcement_level.map(|level| level.0));
     Ok(vec![said])
 }

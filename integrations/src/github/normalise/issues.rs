@@ -1,4 +1,4 @@
-//! Issues that are incidents: those with a label that says so.
+//! Issues that are incidents: those with a label that says so, which GitHub calls `labeled` and Gitea `label_updated`.
 
 use kiro_schemas::{Event, Micros, Subject, Transition};
 use serde::Deserialize;
@@ -30,13 +30,13 @@ struct Issue<'a> {
 }
 
 /// An issue may become an incident later, by its label: it was one from its beginning.
-pub(in crate::github) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
+pub(crate) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let IssueEvent { action, repository, issue } = serde_json::from_slice(payload)?;
     if !is_incident(issue.labels.iter().filter_map(|label| label.name.as_ref())) {
         return Ok(Vec::new());
     }
     let (transition, time) = match &*action.0 {
-        "opened" | "labeled" => (Transition::Reported, issue.created_at),
+        "opened" | "labeled" | "label_updated" => (Transition::Reported, issue.created_at),
         "closed" => (Transition::Resolved, issue.closed_at.unwrap_or(issue.updated_at)),
         _ => (Transition::Updated, issue.updated_at),
     };

@@ -21,12 +21,14 @@ struct WorkflowRun<'a> {
     id: i64,
     name: Option<Text<'a>>,
     path: Option<Text<'a>>,
+    display_title: Option<Text<'a>>,
     run_attempt: Option<i64>,
     status: Option<Text<'a>>,
     conclusion: Option<Text<'a>>,
     event: Option<Text<'a>>,
     head_branch: Option<Text<'a>>,
     head_sha: Option<Text<'a>>,
+    head_repository: Option<HeadRepository<'a>>,
     html_url: Option<Text<'a>>,
     actor: Option<User<'a>>,
     triggering_actor: Option<User<'a>>,
@@ -36,6 +38,13 @@ struct WorkflowRun<'a> {
     created_at: Micros,
     run_started_at: Option<Micros>,
     updated_at: Micros,
+}
+
+/// Where the commit comes from; of a fork that was deleted nothing is said.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct HeadRepository<'a> {
+    html_url: Option<Text<'a>>,
 }
 
 /// A reusable workflow that the run calls.
@@ -78,9 +87,18 @@ struct Job<'a> {
     runner_group_name: Option<Text<'a>>,
     #[serde(default, deserialize_with = "list")]
     labels: Vec<Text<'a>>,
+    #[serde(default, deserialize_with = "list")]
+    steps: Vec<Step<'a>>,
     created_at: Option<Micros>,
     started_at: Option<Micros>,
     completed_at: Option<Micros>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Step<'a> {
+    name: Option<Text<'a>>,
+    conclusion: Option<Text<'a>>,
 }
 
 /// What started a run, in our words where there is one.
@@ -116,6 +134,9 @@ pub(in crate::github) fn workflow_run(payload: &[u8]) -> serde_json::Result<Vec<
         let outcome = run.conclusion.as_ref().and_then(|word| Outcome::of_provider(&word.0));
         set_end(&mut said, outcome, Some(started), Some(run.updated_at));
     }
+    let head = run.head_repository.as_ref().and_then(|repository| repository.html_url.as_ref());
+    let fork = head.filter(|head| head.0 != said.source).map(|head| head.0.clone());
+    note(&mut said, "head_source", fork);
     describe_run(&mut said, run, workflow.and_then(|workflow| workflow.name));
     Ok(vec![said])
 }
@@ -132,6 +153,7 @@ fn describe_run<'a>(said: &mut Event<'a>, run: WorkflowRun<'a>, workflow: Option
     set(said, "actor", login(run.triggering_actor).or(login(run.actor)));
     set(said, "trigger", run.event.map(trigger));
     set(said, "url", run.html_url);
+    note(said, "title", run.display_title.map(|title| title.0));
     note_all(said, "reusable_workflows", run.referenced_workflows.iter().flatten().map(|workflow| &workflow.path));
 }
 
@@ -173,6 +195,8 @@ fn describe_job<'a>(said: &mut Event<'a>, job: Job<'a>) {
     set(said, "branch", job.head_branch);
     set(said, "commit_sha", job.head_sha);
     set(said, "url", job.html_url);
+    let failed = job.steps.into_iter().find(|step| step.conclusion.as_ref().is_some_and(|word| word.0 == "failure"));
+    note(said, "failed_step", failed.and_then(|step| step.name).map(|name| name.0));
     note_all(said, "runner_labels", job.labels.iter());
     note(said, "runner_group", job.runner_group_name.map(|name| name.0));
 }

@@ -21,8 +21,8 @@ impl Repository<'_> {
         self.pushed_at.map_or(self.updated_at, |pushed| pushed.max(self.updated_at))
     }
 
-    fn artifact(&self, version: &str) -> String {
-        purl("github", &self.full_name.0, version)
+    fn artifact(&self, kind: &str, version: &str) -> String {
+        purl(kind, &self.full_name.0, version)
     }
 }
 
@@ -57,8 +57,12 @@ struct ReferenceEvent<'a> {
     sender: Option<User<'a>>,
 }
 
-/// `released`, `prereleased` and `edited` repeat what `published` told.
 pub(in crate::github) fn release(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
+    release_of("github", payload)
+}
+
+/// `released`, `prereleased` and `edited` repeat what `published` told. `kind` is the type of its package URL.
+pub(crate) fn release_of<'a>(kind: &str, payload: &'a [u8]) -> serde_json::Result<Vec<Event<'a>>> {
     let ReleaseEvent { action, repository, release, sender } = serde_json::from_slice(payload)?;
     let step = match &*action.0 {
         "created" => release.created_at.map(|time| (Transition::Packaged, time)),
@@ -67,7 +71,7 @@ pub(in crate::github) fn release(payload: &[u8]) -> serde_json::Result<Vec<Event
         _ => None,
     };
     let Some((transition, time)) = step else { return Ok(Vec::new()) };
-    let id = repository.artifact(&release.tag_name.0);
+    let id = repository.artifact(kind, &release.tag_name.0);
     let mut said = Event::new(Subject::Artifact, transition, repository.html_url.0, id, time);
     set_time(&mut said, "created_at", release.created_at);
     set_time(&mut said, "published_at", release.published_at);
@@ -91,7 +95,7 @@ pub(in crate::github) fn reference_deleted(payload: &[u8]) -> serde_json::Result
 /// A tag is a version that was made; of a branch we keep that it came or went, in the word of CDEvents.
 fn reference<'a>(payload: &'a [u8], transition: Transition, branch: &'static str) -> serde_json::Result<Vec<Event<'a>>> {
     let ReferenceEvent { reference, ref_type, repository, sender } = serde_json::from_slice(payload)?;
-    let (actor, time, id) = (login(sender), repository.newest(), repository.artifact(&reference.0));
+    let (actor, time, id) = (login(sender), repository.newest(), repository.artifact("github", &reference.0));
     if ref_type.0 == "tag" {
         let mut said = Event::new(Subject::Artifact, transition, repository.html_url.0, id, time);
         set(&mut said, "actor", actor);

@@ -1,12 +1,10 @@
 //! Merge requests and pushed commits.
 
-use std::collections::BTreeSet;
-
-use kiro_schemas::{Event, Subject, Transition, Value};
+use kiro_schemas::{Event, Subject, Transition};
 use serde::Deserialize;
 
 use super::{Label, Project, User, username};
-use crate::reading::{Named, Text, When, first_line, list, note, note_all, set, set_int, set_time, tell_apart};
+use crate::reading::{Commit, Push, Text, When, is_named, is_nothing, list, note, note_all, set, set_time, tell_apart};
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
@@ -25,12 +23,21 @@ struct MergeRequest<'a> {
     title: Option<Text<'a>>,
     state: Option<Text<'a>>,
     action: Option<Text<'a>>,
+    author_id: Option<i64>,
     source_branch: Option<Text<'a>>,
     target_branch: Option<Text<'a>>,
+    source_project_id: Option<i64>,
+    target_project_id: Option<i64>,
+    source: Option<Source<'a>>,
+    /// The newest commit before others were pushed.
+    oldrev: Option<Text<'a>>,
     last_commit: Option<LastCommit<'a>>,
     merge_commit_sha: Option<Text<'a>>,
     squash_commit_sha: Option<Text<'a>>,
     draft: Option<bool>,
+    work_in_progress: Option<bool>,
+    merge_status: Option<Text<'a>>,
+    detailed_merge_status: Option<Text<'a>>,
     url: Option<Text<'a>>,
     created_at: When,
     updated_at: Option<When>,
@@ -42,6 +49,13 @@ struct MergeRequest<'a> {
 #[serde(bound(deserialize = "'de: 'a"))]
 struct LastCommit<'a> {
     id: Option<Text<'a>>,
+    timestamp: Option<When>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Source<'a> {
+    web_url: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -49,25 +63,11 @@ struct LastCommit<'a> {
 struct PushEvent<'a> {
     #[serde(rename = "ref")]
     reference: Text<'a>,
+    before: Option<Text<'a>>,
+    after: Option<Text<'a>>,
     project: Project<'a>,
     #[serde(default, deserialize_with = "list")]
     commits: Vec<Commit<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Commit<'a> {
-    id: Text<'a>,
-    message: Option<Text<'a>>,
-    timestamp: When,
-    url: Option<Text<'a>>,
-    author: Option<Named<'a>>,
-    #[serde(default, deserialize_with = "list")]
-    added: Vec<Text<'a>>,
-    #[serde(default, deserialize_with = "list")]
-    modified: Vec<Text<'a>>,
-    #[serde(default, deserialize_with = "list")]
-    removed: Vec<Text<'a>>,
 }
 
 pub(in crate::gitlab) fn merge_request(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
@@ -84,10 +84,14 @@ pub(in crate::gitlab) fn merge_request(payload: &[u8]) -> serde_json::Result<Vec
     };
     let mut said = Event::new(Subject::Change, transition, project.web_url.0, merge.iid.to_string(), time);
     set_time(&mut said, "created_at", Some(merge.created_at.0));
+    // Who acts is the author for sure only who opens it, or has the author's number.
+    let is_author =
+        transition == Transition::Created || merge.author_id.is_some() && user.as_ref().and_then(|user| user.id) == merge.author_id;
     let user = username(user);
+    if is_author {
+        set(&mut said, "author", user.clone());
+    }
     match transition {
-        // Only who opens it is its author for sure.
-        Transition::Created => set(&mut said, "author", user),
         Transition::Merged => set_time(&mut said, "merged_at", Some(time)),
         Transition::Abandoned => set_time(&mut said, "closed_at", Some(time)),
         _ if action.is_some_and(|action| action.contains("appro")) => {
@@ -105,39 +109,32 @@ pub(in crate::gitlab) fn merge_request(payload: &[u8]) -> serde_json::Result<Vec
 }
 
 fn describe_merge<'a>(said: &mut Event<'a>, merge: MergeRequest<'a>, is_merged: bool) {
+    let newest = merge.last_commit.as_ref().and_then(|commit| commit.timestamp);
     let last = merge.last_commit.and_then(|commit| commit.id);
     if is_merged {
         // A fast-forward makes no commit of its own: the last one is then on the target branch.
-        let named = |text: &Text<'_>| !text.0.is_empty();
-        let made = merge.merge_commit_sha.filter(named).or(merge.squash_commit_sha.filter(named));
+        let made = merge.merge_commit_sha.filter(is_named).or(merge.squash_commit_sha.filter(is_named));
         set(said, "merge_commit_sha", made.or_else(|| last.clone()));
+    } else {
+        note(said, "merge_status", merge.detailed_merge_status.or(merge.merge_status).map(|status| status.0));
     }
+    if merge.source_project_id.is_some() && merge.source_project_id != merge.target_project_id {
+        note(said, "head_source", Some(merge.source.and_then(|source| source.web_url).map_or("unknown".into(), |url| url.0)));
+    }
+    note(said, "newest_commit_at", newest.map(|time| time.0.to_string()));
+    note(said, "previous_commit_sha", merge.oldrev.filter(|sha| !is_nothing(sha)).map(|sha| sha.0));
     set(said, "title", merge.title);
     set(said, "status", merge.state);
     set(said, "branch", merge.source_branch);
     set(said, "base_branch", merge.target_branch);
     set(said, "commit_sha", last);
     set(said, "url", merge.url);
-    note(said, "draft", merge.draft.filter(|is| *is).map(|_| "true"));
+    note(said, "draft", merge.draft.or(merge.work_in_progress).filter(|is| *is).map(|_| "true"));
 }
 
 /// The pushed commits, at most the twenty that GitLab sends.
 pub(in crate::gitlab) fn push(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let PushEvent { reference, project, commits } = serde_json::from_slice(payload)?;
-    let Some(branch) = reference.0.strip_prefix("refs/heads/") else { return Ok(Vec::new()) };
-    Ok(commits.into_iter().map(|commit| pushed(commit, project.web_url.clone(), branch)).collect())
-}
-
-fn pushed<'a>(commit: Commit<'a>, source: Text<'a>, branch: &str) -> Event<'a> {
-    let time = commit.timestamp.0;
-    let mut said = Event::new(Subject::Change, Transition::Created, source.0, commit.id.0.clone(), time);
-    set_time(&mut said, "created_at", Some(time));
-    let files: BTreeSet<&str> = commit.added.iter().chain(&commit.modified).chain(&commit.removed).map(|file| &*file.0).collect();
-    set_int(&mut said, "files_changed", i64::try_from(files.len()).ok().filter(|count| *count > 0));
-    set(&mut said, "title", commit.message.map(first_line));
-    set(&mut said, "commit_sha", Some(commit.id));
-    set(&mut said, "author", commit.author.and_then(|author| author.name));
-    set(&mut said, "url", commit.url);
-    said.set("branch", Value::text(branch.to_owned()));
-    said
+    let PushEvent { reference, before, after, project, commits } = serde_json::from_slice(payload)?;
+    let Project { web_url: source, default_branch, .. } = project;
+    Ok(Push { source, reference, default_branch, before, after, commits }.events())
 }

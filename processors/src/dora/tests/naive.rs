@@ -95,21 +95,32 @@ struct Change {
     merge: Option<String>,
     is_push: bool,
     is_fix: bool,
+    /// The branch that it comes from, or on which it was pushed and nowhere else.
+    branch: Option<String>,
+    /// The newest commit that was pushed with it.
+    with: Option<String>,
 }
 
 struct History<'a> {
     things: &'a [Thing],
     deployments: Vec<Deployed>,
     changes: Vec<Change>,
+    /// Commits of branches that are no trunk.
+    commits: Vec<Change>,
     incidents: Vec<(i64, usize, Environment)>,
 }
 
 fn history<'a>(things: &'a [Thing], settings: &Settings) -> History<'a> {
-    let mut history = History { things, deployments: Vec::new(), changes: Vec::new(), incidents: Vec::new() };
+    let mut history = History { things, deployments: Vec::new(), changes: Vec::new(), commits: Vec::new(), incidents: Vec::new() };
     for (at, thing) in things.iter().enumerate() {
         match thing.subject {
             Subject::Deployment | Subject::PipelineRun => history.deployments.extend(deployed(at, thing, settings)),
-            Subject::Change => history.changes.extend(change(at, thing, settings)),
+            Subject::Change => {
+                if let Some(change) = change(at, thing, settings) {
+                    let is_trunk = thing.text("base_branch").or(thing.text("branch")) == Some("main");
+                    if change.is_push && !is_trunk { history.commits.push(change) } else { history.changes.push(change) }
+                }
+            }
             Subject::Incident => {
                 let environment = match thing.text("environment") {
                     Some(_) => settings.environment(&thing.facts()).value,
@@ -159,11 +170,13 @@ fn deployed(at: usize, thing: &Thing, settings: &Settings) -> Option<Deployed> {
 
 fn change(at: usize, thing: &Thing, settings: &Settings) -> Option<Change> {
     let facts = thing.facts();
-    let is_push = thing.text("base_branch").is_none();
-    let merged = if is_push { thing.time("created_at").filter(|_| thing.text("branch") == Some("main")) } else { thing.time("merged_at") };
+    let is_push = thing.text("commit_sha") == Some(thing.id.as_str());
+    let merged = thing.time(if is_push { "created_at" } else { "merged_at" });
     let merge = if is_push { Some(thing.id.clone()) } else { thing.text("merge_commit_sha").map(str::to_owned) };
     let is_fix = settings.is_hotfix(&facts).value || settings.is_rollback(&facts).value;
-    Some(Change { at: merged?, thing: at, merge, is_push, is_fix })
+    let branch = thing.text("branch").filter(|_| !thing.attributes.contains_key("head_source")).map(str::to_owned);
+    let with = thing.attributes.get("pushed_with").filter(|_| is_push).cloned();
+    Some(Change { at: merged?, thing: at, merge, is_push, is_fix, branch, with })
 }
 
 /// The successful deployments of a service in order, and what became of each.
@@ -178,7 +191,9 @@ impl Line<'_> {
     fn cut(&self, at: usize) -> i64 {
         let of = self.successes[at];
         let commit = self.history.things[of.thing].text("commit_sha");
-        let merged = self.history.changes.iter().filter(|c| self.is_near(of, c) && commit.is_some() && c.merge.as_deref() == commit);
+        let is_head = |c: &Change| self.history.things[c.thing].text("commit_sha") == commit && c.at <= of.at;
+        let is_it = |c: &&Change| commit.is_some() && (c.merge.as_deref() == commit || is_head(c));
+        let merged = self.history.changes.iter().filter(|c| self.is_near(of, c)).filter(is_it);
         merged.map(|c| c.at).max().unwrap_or(of.began).min(of.at)
     }
 
@@ -190,7 +205,8 @@ impl Line<'_> {
         let of = self.successes[at];
         let near = || self.history.changes.iter().filter(|c| self.is_near(of, c));
         let merges: BTreeSet<_> = near().filter(|c| !c.is_push).filter_map(|c| c.merge.clone()).collect();
-        let is_own = |c: &&Change| !(c.is_push && merges.contains(c.merge.as_ref().expect("a push is its merge")));
+        let is_known = |commit: &Option<String>| commit.as_ref().is_some_and(|commit| merges.contains(commit));
+        let is_own = |c: &&Change| !(c.is_push && (is_known(&c.merge) || is_known(&c.with)));
         if !of.commits.is_empty() {
             let head = |c: &Change| self.history.things[c.thing].text("commit_sha").map(str::to_owned);
             let is_listed = |commit: Option<String>| commit.is_some_and(|commit| of.commits.contains(&commit));
@@ -204,10 +220,27 @@ impl Line<'_> {
         near().filter(is_own).filter(|c| before < c.at && c.at <= now).collect()
     }
 
+    /// When the earliest commit was made that belongs to a merged request, and which that is.
+    fn first_pushed(&self, of: &Deployed, request: &Change) -> Option<(i64, &str)> {
+        let things = self.history.things;
+        let place = |c: &Change| (c.at, things[c.thing].id.clone());
+        let own_place = place(request);
+        let (changes, commits) = (&self.history.changes, &self.history.commits);
+        let is_earlier = |c: &&Change| self.is_near(of, c) && !c.is_push && c.branch == request.branch && place(c) < own_place;
+        let before = changes.iter().filter(is_earlier).map(|c| c.at).max().unwrap_or(i64::MIN);
+        let brought = changes.iter().filter(|c| c.is_push && request.merge.is_some() && c.with == request.merge);
+        let own = commits.iter().filter(|c| request.branch.is_some() && c.branch == request.branch && c.at > before);
+        let all = brought.chain(own).filter(|c| self.is_near(of, c));
+        let meant = all.filter(|c| !request.is_push && request.at - 180 * DAY <= c.at && c.at <= request.at);
+        meant.map(|c| (c.at, things[c.thing].id.as_str())).min()
+    }
+
     /// Lead and deploy time in milliseconds.
     fn times(&self, of: &Deployed, change: &Change) -> Option<(i64, Option<i64>)> {
         let thing = &self.history.things[change.thing];
-        let first = thing.attributes.get("first_commit_at").map(|text| Micros::parse(text).expect("a time").0);
+        let told = |name: &str| thing.attributes.get(name).map(|text| Micros::parse(text).expect("a time").0);
+        let pushed = self.first_pushed(of, change).map(|(at, _)| at);
+        let first = told("first_commit_at").or([pushed, told("newest_commit_at")].into_iter().flatten().min());
         let created = thing.time("created_at");
         if self.variant == Variant::Devlake {
             let minutes = |from: i64, to: i64| (to >= from).then(|| (to - from + MINUTE - 1) / MINUTE * 60_000);
@@ -332,14 +365,31 @@ fn evidence(line: &Line<'_>, is_in: impl Fn(&Deployed) -> bool, place: &str) -> 
             line.brought(*at).into_iter().filter(|c| line.times(line.successes[*at], c).is_some()).map(|c| things[c.thing].id.clone())
         })
         .collect();
+    let began: Vec<_> = inside
+        .iter()
+        .flat_map(|at| {
+            let of = line.successes[*at];
+            line.brought(*at).into_iter().filter(move |c| line.times(of, c).is_some()).filter_map(move |c| {
+                let thing = &things[c.thing];
+                let (when, commit) = line.first_pushed(of, c).filter(|_| !thing.attributes.contains_key("first_commit_at"))?;
+                let newest = thing.attributes.get("newest_commit_at").map(|text| Micros::parse(text).expect("a time").0);
+                let is_first = when < c.at && thing.time("created_at").is_none_or(|at| when < at) && newest.is_none_or(|at| when <= at);
+                is_first.then(|| json!({"change": thing.id, "commit": commit}))
+            })
+        })
+        .collect();
     let failed = inside.iter().filter(|at| !line.because(**at).is_empty());
     let failures: Vec<_> = failed.map(|at| json!({"deployment": label(at), "because": line.because(*at)})).collect();
     let is_rework = |at: &&usize| line.variant == Variant::Kirolinter && (line.is_rollback(**at) || line.is_fix(**at));
     let reworks: Vec<_> = inside.iter().filter(is_rework).map(label).collect();
     let deployments: Vec<_> = inside.iter().map(label).collect();
-    for (name, list) in
-        [("deployments", json!(deployments)), ("changes", json!(changes)), ("failures", json!(failures)), ("reworks", json!(reworks))]
-    {
+    for (name, list) in [
+        ("deployments", json!(deployments)),
+        ("changes", json!(changes)),
+        ("first_commits", json!(began)),
+        ("failures", json!(failures)),
+        ("reworks", json!(reworks)),
+    ] {
         if list.as_array().is_some_and(|list| !list.is_empty()) {
             evidence[name] = list;
         }

@@ -118,13 +118,15 @@ fn run(id: usize) -> impl Strategy<Value = Events> {
 fn pull_request(id: usize) -> impl Strategy<Value = Events> {
     let what = (one(SOURCES), commit(), prop::option::of(commit()), one(&["Add a cart", "Add a cart", "Revert \"Add a cart\""]));
     let more = (prop::option::of(0_i64..80), prop::option::weighted(0.1, Just("ui, hotfix")), prop::option::weighted(0.8, 0_i64..60));
-    (what, more, slot()).prop_map(move |((source, head, merge, title), (first, labels, wait), at)| {
+    let from = (prop::option::of(one(&["side", "fix"])), prop::option::weighted(0.1, Just("https://ci/fork")), prop::option::of(0_i64..80));
+    (what, more, from, slot()).prop_map(move |((source, head, merge, title), (first, labels, wait), (branch, fork, newest), at)| {
         let make = |transition, at| {
             let mut event = event(Subject::Change, transition, source, &format!("pr{id}"), at);
-            put(&mut event, &[("title", Some(title)), ("base_branch", Some("main")), ("commit_sha", Some(&head))]);
+            put(&mut event, &[("title", Some(title)), ("base_branch", Some("main")), ("commit_sha", Some(&head)), ("branch", branch)]);
             // Some first commits are later than the request: branches are rebased.
-            let first = first.map(|hours| Micros(at - (hours - 10) * HOUR).to_string());
-            put_attributes(&mut event, &[("labels", labels.map(str::to_owned)), ("first_commit_at", first)]);
+            let time = |hours: Option<i64>| hours.map(|hours| Micros(at - (hours - 10) * HOUR).to_string());
+            put_attributes(&mut event, &[("labels", labels.map(str::to_owned)), ("head_source", fork.map(str::to_owned))]);
+            put_attributes(&mut event, &[("first_commit_at", time(first)), ("newest_commit_at", time(newest))]);
             event
         };
         let mut events = vec![make(Transition::Created, at)];
@@ -137,10 +139,14 @@ fn pull_request(id: usize) -> impl Strategy<Value = Events> {
     })
 }
 
-fn push(_: usize) -> impl Strategy<Value = Events> {
-    (one(SOURCES), commit(), one(&["main", "side"]), slot()).prop_map(|(source, sha, branch, at)| {
+fn push(id: usize) -> impl Strategy<Value = Events> {
+    let place = (one(SOURCES), one(&["main", "side", "fix"]), prop::option::weighted(0.4, one(&["main", "develop"])));
+    // Few have the names that deployments and merges have.
+    let sha = prop_oneof![2 => commit(), 1 => Just(format!("p{id}"))];
+    (place, sha, prop::option::of(commit()), slot()).prop_map(|((source, branch, base), sha, with, at)| {
         let mut event = event(Subject::Change, Transition::Created, source, &sha, at);
-        put(&mut event, &[("commit_sha", Some(&sha)), ("branch", Some(branch))]);
+        put(&mut event, &[("commit_sha", Some(&sha)), ("branch", Some(branch)), ("base_branch", base)]);
+        put_attributes(&mut event, &[("pushed_with", with)]);
         vec![event]
     })
 }
@@ -168,7 +174,7 @@ fn some<S: Strategy<Value = Events> + 'static>(most: usize, make: impl Fn(usize)
 
 /// Histories of every size up to some sixty subjects.
 pub(super) fn worlds() -> impl Strategy<Value = World> {
-    (some(30, deployment), some(4, run), some(16, pull_request), some(6, push), some(12, disturbance)).prop_map(
+    (some(30, deployment), some(4, run), some(16, pull_request), some(14, push), some(12, disturbance)).prop_map(
         |(deployments, runs, requests, pushes, incidents)| {
             let mut events: Vec<_> = [deployments, runs, requests, pushes, incidents].concat();
             events.sort_by(|a, b| (a.time, &a.id, &a.source).cmp(&(b.time, &b.id, &b.source)));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiro_schemas::Micros;
 use kiro_tables::Table;
 
-use super::{DAY, MOST_ROWS, choose};
+use super::{DAY, MOST_ROWS, choose, count};
 use crate::replay::{Content, DataFile, Files};
 
 const NOW: Micros = Micros(100 * DAY + DAY / 2);
@@ -53,6 +53,17 @@ fn a_closed_day_becomes_one_file_and_an_open_one_waits_for_enough() {
     // Two days are not mixed while there are few of them.
     assert_eq!(chosen("changes_events", &files(day(98, 1).chain(day(99, 1)).collect())), 0);
     assert_eq!(chosen("changes_events", &files((80..96).flat_map(|at| day(at, 1)).collect())), 16);
+}
+
+#[test]
+fn what_waits_is_what_would_be_taken() {
+    let day = |day: i64, count: usize| (0..count).map(move |at| file(&format!("{day}-{at}"), day, 100));
+    let counted = |all: Vec<DataFile>| count(&files(all), &HashSet::new(), NOW);
+    assert_eq!(counted(Vec::new()), (0, 0));
+    assert_eq!(counted(day(99, 1).chain(day(100, 7)).collect()), (0, 1), "nothing is due");
+    assert_eq!(counted(day(98, 3).chain(day(99, 2)).chain(day(100, 8)).collect()), (13, 3));
+    assert_eq!(counted((80..96).flat_map(|at| day(at, 1)).collect()), (16, 1));
+    assert_eq!(counted(vec![file("a", 99, MOST_ROWS / 2), file("b", 99, MOST_ROWS)]), (0, 2), "large ones are done with");
 }
 
 #[test]

@@ -220,7 +220,7 @@ async fn a_version_is_loaded_fast_after_ten_thousand_commits() {
     lake.checkpoint(table()).await.expect("a checkpoint");
     let cleaned = lake.clean_log(table(), at_once).await.expect("cleaned").files;
     let short = load().await;
-    let files = lake.stored(table()).await.expect("an answer").files;
+    let files = lake.stored(table()).await.expect("an answer").expect("a table").files;
     println!("after {COMMITS} commits: {files} files, loaded in {whole:?} with the whole log, in {short:?} after cleaning {cleaned} files");
     assert!(files < 50 && cleaned > 10_000);
     assert!(short < Duration::from_secs(1) && whole < Duration::from_secs(2), "it was to be 200 ms on a machine that does nothing else");

@@ -99,7 +99,7 @@ async fn small_files_become_one_and_every_row_stays() {
     assert!(matches!(lake.commit(table(), commit(0, 20, 21)).await.expect("a commit"), Committed::Done(_)));
     assert_eq!(compact(&lake, table()).await, 1);
     assert_eq!(places(&lake).await.0, 101);
-    assert_eq!(lake.stored(table()).await.expect("an answer").files, 1);
+    assert_eq!(lake.stored(table()).await.expect("an answer").expect("a table").files, 1);
 }
 
 #[tokio::test]
