@@ -1,5 +1,6 @@
 //! A client that costs next to nothing: one connection that is kept, one question at a time.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -35,8 +36,11 @@ impl Connection {
 
     /// Posts with headers.
     pub(crate) fn send(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n{headers}content-length: {}\r\n\r\n", self.host, body.len());
+        let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n", self.host);
+        for (name, value) in headers {
+            write!(head, "{name}: {value}\r\n").unwrap_or_default();
+        }
+        write!(head, "content-length: {}\r\n\r\n", body.len()).unwrap_or_default();
         self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         self.answer()
     }

@@ -141,9 +141,9 @@ pub(crate) struct ImportArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
-    /// The past of a repository of GitHub; the server needs sources.github.token_file.
+    /// The past of a repository of GitHub; the server needs the token file of its source github.
     Github(RepositoryArgs),
-    /// The past of a project of GitLab; the server needs sources.gitlab.token_file.
+    /// The past of a project of GitLab; the server needs the token file of its source gitlab.
     Gitlab(RepositoryArgs),
 }
 

@@ -1,5 +1,7 @@
 //! `kirolinter dead-letters replay`: page by page until the end. Interrupted, it is run again: what was appended is not again.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -45,7 +47,7 @@ fn told([replayed, already, empty, lost]: [u64; 4]) -> String {
         (lost, "cannot be: their bytes are neither in the log nor in the quarantine of this server"),
     ] {
         if count > 0 {
-            text.push_str(&format!("; {count} {what}"));
+            write!(text, "; {count} {what}").unwrap_or_default();
         }
     }
     text

@@ -136,9 +136,8 @@ impl Fault for Error {
             Self::Permission { .. } => FaultKind::Forbidden,
             Self::LongPage { .. } => FaultKind::TooLarge,
             Self::Answer { status: 429, .. } => FaultKind::Throttled,
-            Self::Answer { .. } | Self::Page { .. } => FaultKind::Unavailable,
             Self::Call { source, .. } if source.is_timeout() => FaultKind::TimedOut,
-            Self::Call { .. } => FaultKind::Unavailable,
+            Self::Answer { .. } | Self::Page { .. } | Self::Call { .. } => FaultKind::Unavailable,
             Self::Client { .. } | Self::Encode { .. } => FaultKind::Internal,
         }
     }

@@ -204,7 +204,7 @@ impl Backfiller {
     /// Keeps how a job ended.
     fn end(&self, id: &str, error: Option<String>) {
         let told = self.load(id).and_then(|mut kept| {
-            kept.status.state = if error.is_none() { "done" } else { "failed" }.to_owned();
+            (if error.is_none() { "done" } else { "failed" }).clone_into(&mut kept.status.state);
             kept.status.error = error;
             show(&mut kept.status, &kept.course);
             self.keep(&kept)?;

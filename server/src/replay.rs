@@ -200,11 +200,11 @@ impl Replayer {
         let all = offsets.len() as u64;
         let found = self.log.read_each(&at, &offsets).await?;
         let (letters, quarantine, tenant) = (letters.to_vec(), self.quarantine.clone(), who.tenant.clone());
-        let make = move || -> Vec<(i64, Option<NewRecord>)> {
+        let read = move || -> Vec<(i64, Option<NewRecord>)> {
             let pairs = letters.iter().zip(found);
             pairs.map(|(letter, found)| (letter.offset, letter.record(found, &quarantine, tenant.as_str()))).collect()
         };
-        let made = tokio::task::spawn_blocking(make).await.map_err(Error::Replay)?;
+        let made = tokio::task::spawn_blocking(read).await.map_err(Error::Replay)?;
         let (offsets, records): (Vec<i64>, Vec<NewRecord>) =
             made.into_iter().filter_map(|(offset, record)| Some((offset, record?))).unzip();
         let count = records.len() as u64;

@@ -117,14 +117,7 @@ impl Reception {
             log: Arc::clone(&base.log),
             spill: base.spill.clone(),
             topics: base.all_topics(),
-            replayer: Replayer {
-                log: Arc::clone(&base.log),
-                sql: Arc::clone(&query) as _,
-                engine: engine.clone(),
-                journal: journal.clone(),
-                clock: Arc::clone(&base.clock),
-                quarantine: quarantine(config),
-            },
+            replayer: replayer(base, engine, &query),
             shelf: Arc::clone(shelf),
             outbox: Arc::new(base.store.clone()),
             lake: Arc::clone(&base.lake),
@@ -186,6 +179,18 @@ fn doors(base: &Base, sources: &Book) -> Doors {
         seen: Seen::default(),
         ids: RecordIds::new(&base.clock),
         telemetry: base.telemetry.clone(),
+    }
+}
+
+/// Who appends dead letters again.
+fn replayer(base: &Base, engine: &EngineHandle, query: &Arc<Query>) -> Replayer {
+    Replayer {
+        log: Arc::clone(&base.log),
+        sql: Arc::clone(query) as _,
+        engine: engine.clone(),
+        journal: base.journal(),
+        clock: Arc::clone(&base.clock),
+        quarantine: quarantine(&base.config),
     }
 }
 

@@ -131,7 +131,11 @@ impl Broker {
         list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
         let answer = futures::executor::block_on(admin.delete_records(&list, &options))?;
-        answer.elements().iter().try_for_each(|element| element.error()).context("the records were not deleted")
+        answer
+            .elements()
+            .iter()
+            .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)
+            .context("the records were not deleted")
     }
 
     /// Appends the records of these numbers, each made when its turn comes; a record without a value is a tombstone.

@@ -55,7 +55,7 @@ fn tables(server: &Server) -> Result<Vec<Value>> {
 
 fn deliver(server: &Server, hooks: &[(&'static str, Value)]) -> Result<()> {
     for (at, (event, body)) in hooks.iter().enumerate() {
-        let taken = Hook::new(*event, body).deliver(server.http, &format!("delivery-{at}"), SECRET)?;
+        let taken = Hook::new(event, body).deliver(server.http, &format!("delivery-{at}"), SECRET)?;
         ensure!(taken.status == 202, "{taken:?}");
     }
     Ok(())
@@ -79,9 +79,9 @@ fn a_killed_import_goes_on_and_its_rows_are_those_of_the_webhooks() -> Result<()
     let port = runtime.block_on(forge.open()).port();
     let mut server = Server::start("past", &config("past", port)?)?;
     let begin = json!({"platform": "github", "repository": REPOSITORY, "since": "365d"}).to_string();
-    let begun =
+    let first =
         http::must(server.http, "POST /api/v1/imports/platforms", &[("content-type", "application/json")], begin.as_bytes())?.json()?;
-    let path = format!("GET /api/v1/imports/platforms/{}", begun["id"].as_str().with_context(|| format!("{begun}"))?);
+    let path = format!("GET /api/v1/imports/platforms/{}", first["id"].as_str().with_context(|| format!("{first}"))?);
     let show = |server: &Server| http::must(server.http, &path, &[], b"")?.json();
     wait_for("the platform to limit the import", 30, || {
         let status = show(&server)?;
@@ -95,7 +95,7 @@ fn a_killed_import_goes_on_and_its_rows_are_those_of_the_webhooks() -> Result<()
     let asked_first = forge.seen().iter().filter(|seen| seen.path == "/repos/acme/shop" && seen.status == 200).count();
     ensure!(asked_first == 1, "it began again after the kill: {asked_first}");
     let again = server.must(&["import", "github", REPOSITORY, "--since", "365d"])?;
-    ensure!(again["state"] == "done" && again["id"] == begun["id"] && again["notes"] == json!([]), "{again}");
+    ensure!(again["state"] == "done" && again["id"] == first["id"] && again["notes"] == json!([]), "{again}");
     ensure!(again["events"] == 0 && again["unchanged"].as_u64().is_some_and(|count| count > 0), "it is not incremental: {again}");
     ensure!(forge.problems().is_empty(), "{:?}", forge.problems());
     let found = tables(&server)?;

@@ -41,7 +41,8 @@ const UNTOLD: [&str; 1] = ["metrics"];
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Format {
-    format: u64,
+    #[serde(rename = "format")]
+    version: u64,
     /// The version of the program that wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     program: Option<String>,
@@ -54,7 +55,7 @@ impl Format {
     /// As this program writes it.
     fn of_today() -> Self {
         Self {
-            format: FORMAT_VERSION,
+            version: FORMAT_VERSION,
             program: Some(env!("CARGO_PKG_VERSION").to_owned()),
             tables: Some(Table::all().iter().map(|table| table.name.to_owned()).collect()),
         }
@@ -63,10 +64,10 @@ impl Format {
     fn read(bytes: &[u8]) -> Result<Self> {
         let damaged = |e: serde_json::Error| Error::Corrupt { path: "lake.json".into(), reason: e.to_string() };
         let format: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        if format.format > FORMAT_VERSION {
+        if format.version > FORMAT_VERSION {
             let program =
                 format.program.map_or_else(|| "a newer program".to_owned(), |version| format!("version {version} of the program"));
-            return Err(Error::Newer { found: format.format, known: FORMAT_VERSION, program });
+            return Err(Error::Newer { found: format.version, known: FORMAT_VERSION, program });
         }
         Ok(format)
     }

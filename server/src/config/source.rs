@@ -37,7 +37,9 @@ impl Source {
     /// Tells what is wrong with it.
     pub(super) fn check(&self, path: &str, problems: &mut Vec<Problem>) {
         for (name, file) in [("secret_file", &self.secret_file), ("token_file", &self.token_file)] {
-            file.iter().for_each(|file| readable(&format!("{path}.{name}"), file, problems));
+            if let Some(file) = file {
+                readable(&format!("{path}.{name}"), file, problems);
+            }
         }
         if self.secret_file.is_none() && self.token_file.is_none() {
             problems.push(Problem::at(path, "needs secret_file (of its webhooks), token_file (of its API), or both"));

@@ -68,7 +68,7 @@ mod tests {
         assert!(gone(&[old.clone(), new(12, 18, 7)]).is_empty(), "the newer one is six days old");
         assert!(gone(&[old.clone(), new(9, 17, 6)]).is_empty(), "a shard of the newer one is behind");
         assert!(gone(&[version(2, 0, 10, &[("0of1/other/0", 1)]), new(9, 17, 7)]).is_empty(), "it has read less");
-        assert!(gone(&[old.clone()]).is_empty(), "there is no newer one");
+        assert!(gone(std::slice::from_ref(&old)).is_empty(), "there is no newer one");
         assert!(followed(&[old.clone(), new(9, 17, 7)], 4, WEEK).is_empty(), "the program's own is not there yet");
         let begun = TableVersion { version: 1, ..TableVersion::default() };
         assert_eq!(gone(&[begun, new(16, 17, 0)]), [1], "what a killed one left");

@@ -41,8 +41,8 @@ fn marks_are_ranges_of_offsets() {
 fn parts_are_of_one_partition_and_bounded() {
     let sized = |partition, offset, size| Letter { size, ..letter(partition, offset, b"") };
     let many: Vec<Letter> = (0..1_200).map(|offset| sized(0, offset, 1)).chain((0..3).map(|offset| sized(1, offset, 1))).collect();
-    let sizes: Vec<usize> = parts(&many).iter().map(|part| part.len()).collect();
-    assert_eq!(sizes, [TOGETHER, TOGETHER, 200, 3]);
+    let counts: Vec<usize> = parts(&many).iter().map(|part| part.len()).collect();
+    assert_eq!(counts, [TOGETHER, TOGETHER, 200, 3]);
     let large: Vec<Letter> = (0..5).map(|offset| sized(0, offset, TOGETHER_BYTES / 2)).collect();
     assert_eq!(parts(&large).iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 2, 1]);
     assert!(parts(&[]).is_empty());

@@ -76,7 +76,7 @@ mod tests {
     use bytes::Bytes;
     use kiro_ports::Headers;
 
-    use super::{MOST, Seen};
+    use super::Seen;
 
     #[test]
     fn a_delivery_is_known_by_all_that_it_says() {
@@ -106,6 +106,5 @@ mod tests {
         assert!(!seen.has(&key(0)) && (1..4).all(|id| seen.has(&key(id))));
         let ring = seen.0.lock().expect("a lock");
         assert_eq!((ring.known.len(), ring.order.len()), (3, 3));
-        assert!(MOST > 100_000);
     }
 }

@@ -1,5 +1,3 @@
-#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
-
 use std::os::unix::fs::PermissionsExt as _;
 
 use kiro_schemas::{Micros, Tenant};

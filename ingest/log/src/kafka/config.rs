@@ -126,6 +126,7 @@ impl fmt::Debug for KafkaConfig {
             .field("replication", &self.replication)
             .field("append_timeout", &self.append_timeout)
             .field("request_timeout", &self.request_timeout)
+            .field("raw", &self.raw)
             .finish()
     }
 }
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn records_of_raw_topics_alone_may_be_large() {
         let mut config = KafkaConfig::new("a:1");
-        config.raw.insert("hooks".to_owned(), std::time::Duration::from_secs(60));
+        config.raw.insert("hooks".to_owned(), std::time::Duration::from_mins(1));
         assert_eq!((config.max_record_bytes("events"), config.max_record_bytes("hooks")), (1_000_000, super::RAW_RECORD_BYTES));
         let set: usize = config.producer().get("message.max.bytes").and_then(|text| text.parse().ok()).expect("a number");
         assert!(set > super::RAW_RECORD_BYTES);

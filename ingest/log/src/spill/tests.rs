@@ -126,7 +126,7 @@ fn patiently<T>(open: impl Fn() -> Result<T, Error>) -> T {
     panic!("the folder is in use for 10 s");
 }
 
-fn open(folder: &Path, behind: &Arc<Behind>, options: SpillOptions) -> SpillLog {
+fn open(folder: &Path, behind: &Arc<Behind>, options: &SpillOptions) -> SpillLog {
     patiently(|| SpillLog::open(&folder.join("spill"), Arc::clone(behind) as _, Arc::new(SystemClock), options.clone()))
 }
 
@@ -167,7 +167,7 @@ impl SpillBench {
         let folder = self.folder.path().join("log");
         let log = patiently(|| EmbeddedLog::open(&folder, EmbeddedOptions::default(), Arc::clone(&self.clock) as _));
         let behind = Arc::new(Behind { log, mood: AtomicU8::new(0), tried: AtomicU64::new(0) });
-        self.log = Some(Arc::new(open(self.folder.path(), &behind, SpillOptions::default())));
+        self.log = Some(Arc::new(open(self.folder.path(), &behind, &SpillOptions::default())));
         self.behind = Some(behind);
     }
 }
@@ -210,7 +210,7 @@ async fn what_comes_while_the_log_is_away_is_there_when_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let behind = Behind::new(folder.path());
     behind.ensure_topic("t", 1).await.unwrap();
-    let log = open(folder.path(), &behind, quick());
+    let log = open(folder.path(), &behind, &quick());
     let mut n = 0;
     for mood in [Mood::Down, Mood::Silent, Mood::Unsure] {
         assert_eq!(log.append(vec![record(n.to_string())]).await.unwrap().len(), 1, "the log is there: a position is told");
@@ -248,7 +248,7 @@ async fn whatever_the_log_does_nothing_is_lost_and_the_order_is_kept() {
     let behind = Behind::new(folder.path());
     behind.ensure_topic("t", 1).await.unwrap();
     let options = SpillOptions { patience: Duration::from_millis(20), ..SpillOptions::default() };
-    let log = Arc::new(open(folder.path(), &behind, options));
+    let log = Arc::new(open(folder.path(), &behind, &options));
     let callers: Vec<_> = (0..16)
         .map(|caller| {
             let log = Arc::clone(&log);
@@ -292,7 +292,7 @@ async fn a_full_spill_refuses_and_takes_again_when_there_is_room() {
     let behind = Behind::new(folder.path());
     behind.ensure_topic("t", 1).await.unwrap();
     behind.set(Mood::Down);
-    let log = open(folder.path(), &behind, SpillOptions { limit_bytes: 2_000, ..quick() });
+    let log = open(folder.path(), &behind, &SpillOptions { limit_bytes: 2_000, ..quick() });
     let mut taken = 0;
     let refused = loop {
         match log.append(vec![record(taken.to_string())]).await {
@@ -319,7 +319,7 @@ async fn a_disk_that_cannot_be_written_refuses_and_is_tried_again() {
     let behind = Behind::new(folder.path());
     behind.ensure_topic("t", 1).await.unwrap();
     behind.set(Mood::Down);
-    let log = open(folder.path(), &behind, quick());
+    let log = open(folder.path(), &behind, &quick());
     let (spill, away) = (folder.path().join("spill"), folder.path().join("away"));
     std::fs::rename(&spill, &away).unwrap();
     let refused = log.append(vec![record("0")]).await.unwrap_err();
@@ -334,7 +334,7 @@ async fn a_disk_that_cannot_be_written_refuses_and_is_tried_again() {
 /// Spills values in one append, and closes.
 async fn spilled(folder: &Path, behind: &Arc<Behind>, values: &[&str]) {
     behind.set(Mood::Down);
-    let log = open(folder, behind, quick());
+    let log = open(folder, behind, &quick());
     log.append(values.iter().map(|value| record(*value)).collect()).await.unwrap();
     drop(log);
     behind.set(Mood::Up);
@@ -354,7 +354,7 @@ async fn a_start_drains_what_is_whole_and_puts_aside_what_is_damaged() {
     let torn = bytes.len() / 4 - 3;
     bytes.extend_from_within(..torn);
     std::fs::write(&file, &bytes).unwrap();
-    let log = open(folder.path(), &behind, quick());
+    let log = open(folder.path(), &behind, &quick());
     log.drained().await;
     assert_eq!(behind.values("t").await, ["first", "third", "fourth"]);
     assert_eq!(log.status().aside, 1);
@@ -371,7 +371,7 @@ async fn a_record_that_the_log_never_takes_is_put_aside_alone() {
     behind.ensure_topic("t", 1).await.unwrap();
     let large = "x".repeat(1_500);
     spilled(folder.path(), &behind, &["first", "second", &large, "third"]).await;
-    let log = open(folder.path(), &behind, quick());
+    let log = open(folder.path(), &behind, &quick());
     log.drained().await;
     assert_eq!(behind.values("t").await, ["first", "second", "third"]);
     assert_eq!((log.status().aside, log.status().drained), (1, 3));
@@ -381,7 +381,7 @@ async fn a_record_that_the_log_never_takes_is_put_aside_alone() {
 async fn a_folder_has_one_owner_and_a_known_format() {
     let folder = tempfile::tempdir().unwrap();
     let behind = Behind::new(folder.path());
-    let first = open(folder.path(), &behind, quick());
+    let first = open(folder.path(), &behind, &quick());
     let dir = folder.path().join("spill");
     let again = || SpillLog::open(&dir, Arc::clone(&behind) as _, Arc::new(SystemClock), quick());
     assert!(matches!(again(), Err(Error::InUse { .. })));
@@ -403,7 +403,7 @@ async fn what_is_read_is_the_log_behind() {
     let folder = tempfile::tempdir().unwrap();
     let behind = Behind::new(folder.path());
     behind.ensure_topic("t", 1).await.unwrap();
-    let log = open(folder.path(), &behind, quick());
+    let log = open(folder.path(), &behind, &quick());
     behind.set(Mood::Down);
     log.append(vec![record("0")]).await.unwrap();
     assert_eq!(log.watermarks("t").await.unwrap()[0].1.high, 0, "what is spilled is not in the log yet");

@@ -1,5 +1,3 @@
-#![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
