@@ -22,7 +22,8 @@ sources() {
   echo fuzz/src "fuzz/fuzz_targets/$1.rs" "fuzz/corpus/$1" schemas/src
   case $1 in
     webhook_signature) echo integrations/src ;;
-    *_webhook) echo "integrations/src/${1%_webhook}" "integrations/src/${1%_webhook}.rs" integrations/src/platform integrations/src/platform.rs integrations/src/reading.rs ;;
+    gitea_webhook) echo integrations/src/gitea integrations/src/gitea.rs integrations/src/github integrations/src/platform integrations/src/platform.rs integrations/src/reading.rs integrations/src/reading ;;
+    *_webhook) echo "integrations/src/${1%_webhook}" "integrations/src/${1%_webhook}.rs" integrations/src/platform integrations/src/platform.rs integrations/src/reading.rs integrations/src/reading ;;
     *_report) echo integrations/analyzers/src ;;
     gate_file) echo orchestration/src ;;
     model_file) echo models/src ;;

@@ -126,6 +126,15 @@ impl Client {
         Ok(Got { status, headers, body })
     }
 
+    /// Whether an operator has named the host of a URL.
+    #[must_use]
+    pub fn is_named(&self, text: &str) -> bool {
+        let Ok(url) = Url::parse(text) else { return false };
+        let (host, port) = (url.host_str().unwrap_or_default().trim_matches(['[', ']']), url.port_or_known_default().unwrap_or(0));
+        let has_address = |allowed: &Allowed| host.parse().is_ok_and(|address| allowed.has_address(address));
+        self.allowed.iter().any(|allowed| allowed.has_host(host, port) || has_address(allowed))
+    }
+
     /// An address in the URL itself is not resolved, so it is checked here.
     fn check(&self, text: &str) -> Result<Url> {
         let refused = |reason: &'static str| Error::Address { reason };

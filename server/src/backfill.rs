@@ -4,7 +4,7 @@
 //! from there, and what it repeats counts nothing twice, since the ids of events follow from their content. The token is read from
 //! its file when a job begins and is kept nowhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use kiro_ingest::engine::EngineHandle;
 use kiro_integrations::backfill::{Api, Course, Walk};
 use kiro_integrations::outbound::Client;
 use kiro_integrations::{Platform, platform};
-use kiro_ports::{BackfillStatus, Backfills, NewBackfill, PortError, Principal, SqlEngine, SqlRequest};
+use kiro_ports::{BackfillStatus, Backfills, NewBackfill, NewRecord, PortError, Principal, SqlEngine};
 use kiro_schemas::{Event, FaultKind, Tenant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -35,6 +36,9 @@ use crate::{outbound, rows};
 const CALL: Duration = Duration::from_mins(1);
 /// What was reached is kept this often, and at the end.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// After an append that failed since the log is away, doubled each time; longer than this it is not waited for.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// After an append it rests as long as that took, and no longer than this.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// How often it is looked whether a repository is due.
@@ -43,8 +47,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const MOST_WALKS: usize = 4;
 /// One that failed is looked after again so soon, if it ever came to its end.
 const AGAIN_MINUTES: u32 = 5;
-/// Ids of one question whether they are known.
-const MOST_IDS: usize = 200;
 
 /// A job as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,10 +63,23 @@ struct Kept {
 struct Job {
     tenant: Tenant,
     status: BackfillStatus,
+    /// How many seconds back it looks.
+    age: i64,
     /// While it runs.
     api: Option<Api>,
     /// When it ended in this process.
     ended: Option<Instant>,
+}
+
+impl Job {
+    /// What somebody is told who asks for so many seconds while it runs.
+    fn answer(&self, age: i64) -> Result<BackfillStatus, PortError> {
+        if age <= self.age {
+            return Ok(self.status.clone());
+        }
+        let what = "it is being read from less far back; ask again when that has ended (kirolinter import without --since waits for it)";
+        Err(refused(FaultKind::Conflict, what))
+    }
 }
 
 /// Reads the past of repositories.
@@ -75,6 +90,7 @@ pub(crate) struct Backfiller {
     journal: Journal,
     client: Client,
     sql: Arc<dyn SqlEngine>,
+    engine: EngineHandle,
     telemetry: Telemetry,
     walks: Arc<Semaphore>,
     jobs: Arc<Mutex<HashMap<String, Job>>>,
@@ -102,20 +118,27 @@ fn age(text: &str) -> Option<i64> {
 
 impl Backfiller {
     /// Opens the folder of jobs.
-    pub(crate) fn new(base: &Base, sql: Arc<dyn SqlEngine>) -> anyhow::Result<Self> {
+    pub(crate) fn new(base: &Base, sql: Arc<dyn SqlEngine>, engine: EngineHandle) -> anyhow::Result<Self> {
         let dir = base.config.data_dir.join("backfills");
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut jobs = HashMap::new();
         for entry in std::fs::read_dir(&dir)?.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "json")) {
-            let damaged = || format!("{} is damaged", entry.path().display());
-            let kept: Kept = serde_json::from_slice(&std::fs::read(entry.path())?).with_context(damaged)?;
-            let job = Job { tenant: Tenant::new(kept.tenant.as_str()), status: kept.status, api: None, ended: None };
+            // One that cannot be read keeps nobody from starting; asked for again, it says so.
+            let kept = match serde_json::from_slice::<Kept>(&std::fs::read(entry.path())?) {
+                Ok(kept) => kept,
+                Err(error) => {
+                    tracing::error!(%error, file = %entry.path().display(), "an import's file is damaged");
+                    continue;
+                }
+            };
+            let age = kept.course.age_seconds();
+            let job = Job { tenant: Tenant::new(kept.tenant.as_str()), status: kept.status, age, api: None, ended: None };
             jobs.insert(job.status.id.clone(), job);
         }
         let (journal, telemetry) = (base.history(), base.telemetry.clone());
         let client = outbound::client(&base.config, CALL)?;
         let (walks, jobs) = (Arc::new(Semaphore::new(MOST_WALKS)), Arc::new(Mutex::new(jobs)));
-        Ok(Self { dir, base: base.clone(), journal, client, sql, telemetry, walks, jobs })
+        Ok(Self { dir, base: base.clone(), journal, client, sql, engine, telemetry, walks, jobs })
     }
 
     /// Goes on with the jobs that ran when the process ended.
@@ -175,16 +198,20 @@ impl Backfiller {
         "running".clone_into(&mut kept.status.state);
         show(&mut kept.status, &kept.course);
         let (id, status) = (kept.status.id.clone(), kept.status.clone());
-        {
+        let before = {
             let mut jobs = self.lock();
             if let Some(running) = jobs.get(&id).filter(|job| job.api.is_some()) {
-                return Ok(running.status.clone());
+                return running.answer(kept.course.age_seconds());
             }
-            let job = Job { tenant: Tenant::new(kept.tenant.as_str()), status: status.clone(), api: Some(api.clone()), ended: None };
-            jobs.insert(id.clone(), job);
-        }
+            let (tenant, age) = (Tenant::new(kept.tenant.as_str()), kept.course.age_seconds());
+            jobs.insert(id.clone(), Job { tenant, status: status.clone(), age, api: Some(api.clone()), ended: None })
+        };
         if let Err(error) = self.keep(&kept) {
-            self.lock().remove(&id);
+            let mut jobs = self.lock();
+            match before {
+                Some(before) => drop(jobs.insert(id, before)),
+                None => drop(jobs.remove(&id)),
+            }
             return Err(error);
         }
         let backfiller = self.clone();
@@ -208,13 +235,19 @@ impl Backfiller {
             kept.status.error = error;
             show(&mut kept.status, &kept.course);
             self.keep(&kept)?;
-            if let Some(job) = self.lock().get_mut(id) {
-                (job.status, job.api, job.ended) = (kept.status, None, Some(Instant::now()));
-            }
-            Ok(())
+            Ok(kept.status)
         });
-        if let Err(error) = told {
-            tracing::error!(%error, id, "cannot keep how a job ended");
+        let mut jobs = self.lock();
+        let Some(job) = jobs.get_mut(id) else { return };
+        // Whatever became of the file, it runs no more.
+        (job.api, job.ended) = (None, Some(Instant::now()));
+        match told {
+            Ok(status) => job.status = status,
+            Err(error) => {
+                tracing::error!(%error, id, "cannot keep how a job ended");
+                "failed".clone_into(&mut job.status.state);
+                job.status.error = Some(error.to_string());
+            }
         }
     }
 
@@ -222,6 +255,10 @@ impl Backfiller {
         let tenant = Tenant::new(kept.tenant.as_str());
         let mut walk = Walk::new(platform, api, kept.course).map_err(PortError::of)?;
         let mut last = Instant::now();
+        // What the tables lack is told when they have been read as far as they go.
+        while !self.engine.status().is_ready {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         loop {
             let told = walk.step().await;
             let is_over = !matches!(&told, Ok(Some(_)));
@@ -243,40 +280,29 @@ impl Backfiller {
         }
     }
 
-    /// Appends events; when it looks for what webhooks missed, only that, and how many those are.
+    /// Appends the events that the tables lack; when it looks for what webhooks missed, how many those are.
     async fn append(&self, platform: &Platform, tenant: &Tenant, events: &[Event<'_>], is_reconciling: bool) -> Result<usize, PortError> {
-        let known = if is_reconciling { self.known(tenant, events).await? } else { BTreeSet::new() };
-        let missed: Vec<&Event<'_>> = events.iter().filter(|event| !known.contains(&*event.id)).collect();
+        let known = rows::known(&self.sql, tenant, events).await?;
+        let missed: Vec<&Event<'_>> = events.iter().filter(|event| !known.has(event)).collect();
         let found = if is_reconciling { Found::Missed } else { Found::Imported };
         self.telemetry.backfilled(platform.name, Found::Known, events.len() - missed.len());
         self.telemetry.backfilled(platform.name, found, missed.len());
         if !missed.is_empty() {
             let began = Instant::now();
-            self.journal.log.append(missed.iter().map(|event| self.journal.record(tenant, event)).collect()).await?;
+            let records: Vec<NewRecord> = missed.iter().map(|event| self.journal.record(tenant, event)).collect();
+            let mut pause = FIRST_PAUSE;
+            // A log that is away for a while does not end a walk of hours.
+            while let Err(error) = self.journal.log.append(records.clone()).await {
+                if error.kind != FaultKind::Unavailable || pause > LONGEST_PAUSE {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
             // What happens now is appended by the same writer: it has the other half of the time.
             tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
         }
         Ok(if is_reconciling { missed.len() } else { 0 })
-    }
-
-    /// The ids among those of the events that are in the tables.
-    async fn known(&self, tenant: &Tenant, events: &[Event<'_>]) -> Result<BTreeSet<String>, PortError> {
-        let mut by_place: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for event in events {
-            by_place.entry((event.spec().events_table, &event.source)).or_default().push(&event.id);
-        }
-        let mut known = BTreeSet::new();
-        for ((table, source), ids) in by_place {
-            for ids in ids.chunks(MOST_IDS) {
-                let places: Vec<String> = (2..ids.len() + 2).map(|at| format!("${at}")).collect();
-                let sql = format!("SELECT DISTINCT event_id FROM {table} WHERE source = $1 AND event_id IN ({})", places.join(", "));
-                let mut question = SqlRequest::new(tenant.clone(), sql);
-                question.parameters = std::iter::once(source).chain(ids.iter().copied()).map(|text| Some(text.to_owned())).collect();
-                let answer = rows::ask(&self.sql, question).await?;
-                known.extend(answer.rows.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)));
-            }
-        }
-        Ok(known)
     }
 
     /// Looks now and then for what webhooks missed, in each repository that was imported: at the start, since webhooks come to
@@ -343,12 +369,12 @@ impl Backfills for Backfiller {
         let course = Course::new(platform, &new.repository).map_err(PortError::of)?;
         let identity = [who.tenant.as_str(), platform.name, &new.repository.to_ascii_lowercase()].join("\n");
         let id = hex::encode(&Sha256::digest(identity.as_bytes())[..16]);
-        let running = self.lock().get(&id).filter(|job| job.status.state == "running").map(|job| job.status.clone());
-        if let Some(status) = running {
-            return Ok(status);
+        if let Some(running) = self.lock().get(&id).filter(|job| job.status.state == "running") {
+            // Who says no age takes what there is.
+            return running.answer(if new.since.is_some() { age } else { 0 });
         }
         let status = BackfillStatus { id: id.clone(), platform: new.platform, repository: new.repository, ..BackfillStatus::default() };
-        let is_known = self.lock().contains_key(&id);
+        let is_known = self.file(&id).exists();
         let kept = if is_known { self.load(&id)? } else { Kept { tenant: tenant.to_string(), status, is_reconciling: false, course } };
         self.again(kept, Some(age))
     }

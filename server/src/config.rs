@@ -488,19 +488,6 @@ mod tests {
     }
 
     #[test]
-    fn a_source_proves_webhooks_or_opens_an_api_or_both() {
-        assert_eq!(
-            problems("sources: {github: {}}"),
-            ["sources.github: needs secret_file (of its webhooks), token_file (of its API), or both"]
-        );
-        let found = problems("sources: {gitlab: {secret_file: Cargo.toml, api_url: here, reconcile_minutes: 0}}");
-        let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
-        let (api, minutes) = ("sources.gitlab.api_url", "sources.gitlab.reconcile_minutes");
-        assert_eq!(paths, [api, minutes, api, minutes], "{found:?}");
-        assert!(problems("sources: {gitlab: {token_file: Cargo.toml, api_url: \"https://git.example/api/v4\"}}").is_empty());
-    }
-
-    #[test]
     fn a_spill_is_for_kafka_and_has_a_size() {
         assert_eq!(problems("log: {kafka: \"a:1\", spill_dir: /spill, spill_bytes: 2000000, replication: 3}"), Vec::<String>::new());
         let found = problems("log: {spill_dir: /spill, spill_bytes: 10, replication: 0}");

@@ -110,7 +110,7 @@ impl Reception {
         let tokens: Arc<dyn Tokens> = Arc::new(base.store.clone());
         let importer = Importer::new(config.data_dir.join("imports"), base.history())?;
         importer.resume();
-        let backfiller = Backfiller::new(base, Arc::clone(&query) as _)?;
+        let backfiller = Backfiller::new(base, Arc::clone(&query) as _, engine.clone())?;
         backfiller.resume();
         let operations: Arc<dyn Operations> = Arc::new(Desk {
             engine: engine.clone(),
@@ -207,6 +207,7 @@ fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: 
             history: base.history(),
             decoder: Arc::clone(&base.decoder),
             clock: Arc::clone(&base.clock),
+            sql: Arc::clone(query) as _,
         },
     })
 }

@@ -253,7 +253,7 @@ fn five_roles_are_one_product_and_an_owner_that_is_killed_is_followed() -> Resul
             broker.produce(TOPIC, &records)?;
             let process = change_owners(&dir, process, first, &sender)?;
             wait_for("maintain to write a checkpoint", 60, || Ok(checkpoint.exists().then_some(())))?;
-            wait_for("the upkeep of the checkpoint to be told", 60, || Ok(is_kept(serve)?.then_some(())))?;
+            wait_for("the upkeep of the checkpoint to be told", 180, || Ok(is_kept(serve)?.then_some(())))?;
             Ok(process)
         })();
         sender.ended.store(true, Ordering::Relaxed);

@@ -238,7 +238,8 @@ impl Api {
 
     /// The last request of a window was answered: the next one would be refused.
     async fn rest_at_zero(&self, headers: &HeaderMap) {
-        if number(headers, &["x-ratelimit-remaining", "ratelimit-remaining"]) == Some(0)
+        if self.patience.waits > 0
+            && number(headers, &["x-ratelimit-remaining", "ratelimit-remaining"]) == Some(0)
             && let Some(wait) = self.until_reset(headers)
         {
             self.wait(wait, "no requests are left in the platform's window").await;

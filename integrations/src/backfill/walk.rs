@@ -49,6 +49,12 @@ pub struct Course {
     about: Map<String, Value>,
     seen: BTreeSet<u64>,
     tags: BTreeMap<String, Tagged>,
+    /// Lists that were not permitted or not there, in this walk or one before.
+    #[serde(default)]
+    lacks: BTreeSet<String>,
+    /// One of them is there now: its past was not read yet.
+    #[serde(default)]
+    is_short: bool,
     /// Which part of the walk is done, from 0 to 1.
     pub done: f64,
     /// Questions that were answered in this walk.
@@ -77,6 +83,8 @@ impl Course {
             about: Map::new(),
             seen: BTreeSet::new(),
             tags: BTreeMap::new(),
+            lacks: BTreeSet::new(),
+            is_short: false,
             done: 0.0,
             requests: 0,
             unchanged: 0,
@@ -223,12 +231,16 @@ impl Walk {
             (Err(error @ Error::Absent { .. }), Without::Gone | Without::Off) | (Err(error @ Error::Permission { .. }), Without::Off) => {
                 // A whole list that is absent is worth a word; of what was deleted meanwhile there is nothing to say.
                 if ask.follow == Follow::UntilStill {
+                    self.course.lacks.insert(ask.what.clone());
                     self.course.note(error.to_string());
                 }
                 None
             }
             (Err(error), _) => return Err(error),
         };
+        if reply.is_some() && self.course.lacks.remove(&ask.what) {
+            self.course.is_short = true;
+        }
         let span = self.course.span(reply.as_ref().and_then(Reply::date).unwrap_or_else(|| self.api.now()));
         self.course.asks.pop_front();
         self.course.requests += 1;
@@ -253,7 +265,13 @@ impl Walk {
 
     fn end_if_empty(&mut self, span: Span) {
         if self.course.asks.is_empty() {
-            self.course.reached = Some((span.until, span.since));
+            // Of a list that was absent before only what is new was read now: the next walk reads all.
+            let is_short = std::mem::take(&mut self.course.is_short) && span.fresh > span.since;
+            self.course.reached = (!is_short).then_some((span.until, span.since));
+            if is_short {
+                self.course.tags.clear();
+                self.course.note("a list that was not permitted before is there now: its past is read the next time".to_owned());
+            }
             self.course.done = 1.0;
         }
     }

@@ -224,7 +224,8 @@ impl Reading {
         let name = Name { id: id.into(), attempt: 1, source: Arc::clone(&self.nothing), is_run: false };
         // A commit that was pushed has no merge: it is in its branch when it is there.
         let is_push = row.time("merged_at").is_none() && head == Some(id);
-        if is_push && !base.or(branch).is_some_and(|branch| settings.is_trunk(branch)) {
+        // What was pushed to a trunk stays there, whatever default branch it is merged back to.
+        if is_push && ![base, branch].into_iter().flatten().any(|branch| settings.is_trunk(branch)) {
             return Some(Fact::Commit([row.tenant(), row.source()], (created?, name), self.branch(branch?)));
         }
         let merged = if is_push { created? } else { row.time("merged_at").filter(|_| settings.is_base(base))? };

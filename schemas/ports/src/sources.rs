@@ -106,7 +106,7 @@ pub trait SourceStore: Send + Sync + std::fmt::Debug {
 }
 
 /// A source as it may be shown.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct SourceInfo {
     /// Its name.
     pub name: String,

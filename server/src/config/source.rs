@@ -56,3 +56,27 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Overrides, parse, validate};
+    use crate::role::Role;
+
+    fn problems(text: &str) -> Vec<String> {
+        let result = parse(text).and_then(|raw| validate(raw, Role::Up, Overrides::default()));
+        result.err().into_iter().flatten().map(|p| p.to_string()).collect()
+    }
+
+    #[test]
+    fn a_source_proves_webhooks_or_opens_an_api_or_both() {
+        assert_eq!(
+            problems("sources: {github: {}}"),
+            ["sources.github: needs secret_file (of its webhooks), token_file (of its API), or both"]
+        );
+        let found = problems("sources: {gitlab: {secret_file: Cargo.toml, api_url: here, reconcile_minutes: 0}}");
+        let paths: Vec<&str> = found.iter().filter_map(|p| p.split(": ").next()).collect();
+        let (api, minutes) = ("sources.gitlab.api_url", "sources.gitlab.reconcile_minutes");
+        assert_eq!(paths, [api, minutes, api, minutes], "{found:?}");
+        assert!(problems("sources: {gitlab: {token_file: Cargo.toml, api_url: \"https://git.example/api/v4\"}}").is_empty());
+    }
+}

@@ -112,6 +112,10 @@ impl SourceDesk {
         if let Some(api) = new.api.as_ref().filter(|text| !is_web(text)) {
             return Err(invalid(format!("{api:?} is no address of an API: http or https is expected")));
         }
+        if new.token_file.is_some() && new.api.as_ref().is_some_and(|api| !self.client.is_named(api)) {
+            let what = "the token is sent to that address: its host must stand in network.allow of kirolinter.yaml";
+            return Err(refused(FaultKind::Forbidden, what));
+        }
         let given = file(who, "the secret's file", new.secret_file)?;
         let stored = StoredSource {
             name,
@@ -140,9 +144,18 @@ impl SourceDesk {
 
     /// A source as it is after a change.
     async fn shown(&self, who: &Principal, name: &str, secret: Option<Secret>) -> Result<AddedSource, PortError> {
-        self.book.refresh().await?;
-        let hook = self.find(who, name)?;
-        let counts = self.book.counts().await?.remove(name).unwrap_or_default();
+        // It is done, and the secret is told once: what cannot be looked up now is no reason to lose it.
+        let refreshed = self.book.refresh().await;
+        let hook = match (self.find(who, name), refreshed) {
+            (Ok(hook), _) => hook,
+            (Err(_), Err(error)) | (Err(error), Ok(())) => {
+                let Some(secret) = secret else { return Err(error) };
+                tracing::warn!(%error, name, "a source was kept, and cannot be shown yet");
+                let source = SourceInfo { name: name.to_owned(), path: format!("/webhooks/{name}"), ..SourceInfo::default() };
+                return Ok(AddedSource { source, secret: Some(secret) });
+            }
+        };
+        let counts = self.book.counts().await.unwrap_or_default().remove(name).unwrap_or_default();
         Ok(AddedSource { source: info(&hook, &counts, self.lag()), secret })
     }
 }

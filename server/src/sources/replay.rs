@@ -1,24 +1,31 @@
-//! Raw deliveries are read again, after a normaliser was mended: what they say now goes into the history topic. Ids of events
-//! follow from their content, so what was said before adds no row.
+//! Raw deliveries are read again, after a normaliser was mended: what they say now goes into the history topic, but for events that
+//! are in the tables already, by their ids.
 //!
 //! A call reads a part and says where it ended; whoever asks goes on from there. So nothing has to be kept between calls, and
 //! any door can take the next one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiro_ingest::decode::Decoder;
-use kiro_ports::{Assignment, Clock, EventLog, LogBatch, NewRecord, Poll, PortError, Record, ReplayRequest, Subscription, header};
+use kiro_ports::{
+    Assignment, Clock, EventLog, LogBatch, NewRecord, Poll, PortError, Record, ReplayRequest, SqlEngine, Subscription, header,
+};
 use kiro_schemas::{Event, FaultKind, Micros, Tenant, TopicPartition};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::desk::refused;
 use crate::intake::taken_at;
 use crate::journal::Journal;
+use crate::rows;
 
 /// Records of one part: a second or so.
 const PART: u64 = 5_000;
+/// Large deliveries take longer: what asks has its own limit of time.
+const LONGEST: Duration = Duration::from_secs(20);
 const PART_BYTES: usize = 2 << 20;
 /// Polls without anything after which the log is taken to be away: some seconds.
 const MOST_IDLE: u32 = 50;
@@ -86,6 +93,8 @@ pub(crate) struct Raw {
     pub(crate) history: Journal,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Tells what is in the tables.
+    pub(crate) sql: Arc<dyn SqlEngine>,
 }
 
 impl Raw {
@@ -131,8 +140,8 @@ impl Raw {
     async fn read(&self, whose: (&Tenant, &str), cursor: &mut Cursor, counts: &mut Counts) -> Result<(), PortError> {
         let subscription = Subscription { topics: vec![self.topic.clone()], group: None, max_batch_bytes: PART_BYTES };
         let mut consumer = self.log.consume(subscription, Arc::new(Start(cursor.clone()))).await?;
-        let mut idle = 0;
-        while !cursor.is_done() && counts.read < PART {
+        let (mut idle, began) = (0, Instant::now());
+        while !cursor.is_done() && counts.read < PART && began.elapsed() < LONGEST {
             match consumer.poll().await? {
                 Poll::Batch(batch) => {
                     idle = 0;
@@ -165,19 +174,21 @@ impl Raw {
             let is_theirs = header(&record.headers, "kiro-tenant") == Some(tenant.as_str());
             if is_theirs && header(&record.headers, "kiro-format") == Some(platform) {
                 counts.matched += 1;
-                events.extend(self.said(tenant, record, counts));
+                events.extend(self.said(record, counts));
             }
         }
         counts.events += events.len() as u64;
-        if !events.is_empty() {
-            self.history.log.append(events).await?;
+        let known = rows::known(&self.sql, tenant, &events).await?;
+        let new: Vec<NewRecord> = events.iter().filter(|event| !known.has(event)).map(|event| self.history.record(tenant, event)).collect();
+        if !new.is_empty() {
+            self.history.log.append(new).await?;
         }
         rest.next = batch.next.clamp(rest.next, rest.end);
         Ok(())
     }
 
     /// What a raw record says now: known since it came, whenever it is said.
-    fn said(&self, tenant: &Tenant, record: &Record, counts: &mut Counts) -> Vec<NewRecord> {
+    fn said(&self, record: &Record, counts: &mut Counts) -> Vec<Event<'static>> {
         let Some(bytes) = &record.value else { return Vec::new() };
         let Ok(events) = self.decoder.decode(&self.topic, &record.headers, bytes) else {
             // It is a dead letter already.
@@ -187,7 +198,7 @@ impl Raw {
         let known_at = taken_at(&record.headers).unwrap_or(record.recorded_at);
         let again = |mut event: Event<'_>| {
             event.known_at.get_or_insert(known_at);
-            self.history.record(tenant, &event)
+            event.into_owned()
         };
         events.into_iter().map(again).collect()
     }

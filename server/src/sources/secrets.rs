@@ -15,6 +15,9 @@ const MOST_BYTES: u64 = 64 << 10;
 pub(crate) fn read(file: &Path) -> Result<Secret, String> {
     let cannot = |error: std::io::Error| format!("cannot read {}: {error}", file.display());
     let mut text = String::new();
+    if !std::fs::metadata(file).map_err(cannot)?.is_file() {
+        return Err(format!("{} is no file", file.display()));
+    }
     let open = File::open(file).map_err(cannot)?;
     open.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
     if text.len() as u64 > MOST_BYTES {

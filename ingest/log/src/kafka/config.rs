@@ -51,9 +51,13 @@ impl KafkaConfig {
     /// librdkafka's CONFIGURATION.md: `message.max.bytes`, 1,000,000 unless it is given.
     #[must_use]
     pub fn max_record_bytes(&self, topic: &str) -> usize {
-        let given = self.properties.iter().find(|(name, _)| name == "message.max.bytes");
-        let usual = given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000);
+        let usual = self.usual_record_bytes();
         if self.raw.contains_key(topic) { usual.max(RAW_RECORD_BYTES) } else { usual }
+    }
+
+    fn usual_record_bytes(&self) -> usize {
+        let given = self.properties.iter().find(|(name, _)| name == "message.max.bytes");
+        given.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(1_000_000)
     }
 
     /// How a topic is made, where it is not as the brokers prefer.
@@ -87,6 +91,9 @@ impl KafkaConfig {
         if let Some((topic, _)) = self.raw.first_key_value() {
             // Records of other topics are measured before they come to the client. Head and frame of a request are beside it.
             config.set("message.max.bytes", (self.max_record_bytes(topic) + (64 << 10)).to_string());
+            // Batches of the other topics stay as large as their brokers took them before; a record alone may be larger.
+            let given = self.properties.iter().find(|(name, _)| name == "batch.size").and_then(|(_, value)| value.trim().parse().ok());
+            config.set("batch.size", given.unwrap_or(1_000_000).min(self.usual_record_bytes()).to_string());
         }
         let given = |name: &str| self.properties.iter().any(|(given, _)| given == name);
         if !given("linger.ms") && !given("queue.buffering.max.ms") {

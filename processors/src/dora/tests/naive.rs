@@ -117,7 +117,7 @@ fn history<'a>(things: &'a [Thing], settings: &Settings) -> History<'a> {
             Subject::Deployment | Subject::PipelineRun => history.deployments.extend(deployed(at, thing, settings)),
             Subject::Change => {
                 if let Some(change) = change(at, thing, settings) {
-                    let is_trunk = thing.text("base_branch").or(thing.text("branch")) == Some("main");
+                    let is_trunk = [thing.text("base_branch"), thing.text("branch")].contains(&Some("main"));
                     if change.is_push && !is_trunk { history.commits.push(change) } else { history.changes.push(change) }
                 }
             }

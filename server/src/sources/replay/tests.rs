@@ -1,12 +1,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_integrations::platforms;
 use kiro_log::{EmbeddedLog, EmbeddedOptions};
-use kiro_ports::{EventLog, Headers, NewRecord, Normaliser, RECORD_ID, ReplayRequest, SystemClock};
-use kiro_schemas::{Event, Micros, Tenant};
+use kiro_ports::{
+    EventLog, Headers, NewRecord, Normaliser, PortError, RECORD_ID, ReplayRequest, SqlAnswer, SqlEngine, SqlRequest, SystemClock,
+};
+use kiro_schemas::{Event, Micros, OffsetVector, Tenant};
 use serde_json::{Value, json};
 
 use super::{Cursor, PART, Raw, Rest, moment};
@@ -60,6 +64,18 @@ fn raw(number: usize, tenant: &str, platform: &str, known_at: i64) -> NewRecord 
     NewRecord { topic: TOPIC.to_owned(), key: Some(text(&number.to_string())), value: text(&run.to_string()), headers }
 }
 
+/// Tables without rows.
+#[derive(Debug)]
+struct Empty;
+
+#[async_trait]
+impl SqlEngine for Empty {
+    async fn query(self: Arc<Self>, _request: SqlRequest) -> Result<SqlAnswer, PortError> {
+        let (schema, offsets) = (Arc::new(Schema::empty()), OffsetVector::default());
+        Ok(SqlAnswer { schema, offsets, rows: Box::pin(futures::stream::empty()) })
+    }
+}
+
 struct World {
     raw: Raw,
     log: Arc<EmbeddedLog>,
@@ -78,7 +94,7 @@ impl World {
         let all = platforms().iter().filter(|_| is_mended).map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
         let decoder = Arc::new(Decoder::new(all.collect(), Vec::new()));
         let history = Journal { log: Arc::clone(&log) as _, topic: HISTORY.to_owned(), clock: clock.clone() };
-        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock };
+        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock, sql: Arc::new(Empty) };
         Self { raw, log, _folder: folder }
     }
 
