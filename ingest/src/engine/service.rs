@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
 use super::lane::{Lane, Queues, lanes};
-use super::pace::Instant;
+use super::pace::{Instant, sleep};
 use super::seal::Seal;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
@@ -202,9 +202,14 @@ impl Consumer {
         }
     }
 
+    /// Polls when there is room; who waits for it longer tells meanwhile how far behind it is.
     async fn next(&self, consumer: &mut dyn LogConsumer) -> Result<Poll, PortError> {
-        self.shared.has_room(self.lane.tail_bytes(&self.config)).await;
-        consumer.poll().await
+        let room = self.shared.has_room(self.lane.tail_bytes(&self.config));
+        tokio::select! {
+            biased;
+            () = room => consumer.poll().await,
+            () = sleep(LOOK_EVERY) => Ok(Poll::Idle),
+        }
     }
 
     /// Passes on what a poll brought; `false` when nobody takes it any more.
