@@ -3,6 +3,7 @@
 //! It works in small pieces, one table at a time, and rests after each for as long as it worked: ingest never waits for it.
 //! What it did it writes down beside the tables, for `kirolinter status`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,21 +66,26 @@ impl Keeper {
 
     async fn keep(&self) {
         let mut note = self.lake.upkeep_note().await.ok().flatten().unwrap_or_default();
-        let (mut deleted_at, mut noted_at) = (None::<Instant>, None::<Instant>);
+        let mut deleted_at = HashMap::<_, Instant>::new();
+        let (mut swept_at, mut noted_at) = (None::<Instant>, None::<Instant>);
         let is_past = |at: Option<Instant>, span: Duration| at.is_none_or(|at| at.elapsed() >= span);
         self.write(&mut note).await;
         loop {
-            let is_due = is_past(deleted_at, DELETE_EVERY);
             let mut is_well = true;
             for table in Table::all() {
-                is_well &= self.keep_noting(table, is_due, &mut note).await;
+                // A table that comes later than the process does has its turn then, not with the tables that were there.
+                let is_due = is_past(deleted_at.get(table.name).copied(), DELETE_EVERY);
+                match self.keep_noting(table, is_due, &mut note).await {
+                    Ok(is_there) if is_there && is_due => drop(deleted_at.insert(table.name, Instant::now())),
+                    outcome => is_well &= outcome.is_ok(),
+                }
                 if noted_at.is_some() && is_past(noted_at, NOTE_EVERY) {
                     noted_at = Some(Instant::now());
                     self.write(&mut note).await;
                 }
             }
-            if is_due {
-                deleted_at = Some(Instant::now());
+            if is_past(swept_at, DELETE_EVERY) {
+                swept_at = Some(Instant::now());
                 match self.lake.sweep(self.plan.files).await {
                     Ok(deleted) => self.telemetry.deleted(Trash::Staged, deleted),
                     Err(error) => warn!(%error, "what killed processes left behind was not deleted; trying again"),
@@ -104,8 +110,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps a table; whether that went well.
-    async fn keep_noting(&self, table: &'static Table, is_delete_due: bool, note: &mut UpkeepNote) -> bool {
+    /// Keeps a table, and notes how that went; whether it is there.
+    async fn keep_noting(&self, table: &'static Table, is_delete_due: bool, note: &mut UpkeepNote) -> kiro_lake::Result<bool> {
         let mut kept = note.tables.remove(table.name).unwrap_or_default();
         let outcome = self.keep_table(table, is_delete_due, &mut kept).await;
         kept.error = outcome.as_ref().err().map(ToString::to_string);
@@ -115,7 +121,7 @@ impl Keeper {
         if !matches!(outcome, Ok(false)) {
             note.tables.insert(table.name.to_owned(), kept);
         }
-        outcome.is_ok()
+        outcome
     }
 
     /// Whether the table is there.
@@ -127,6 +133,9 @@ impl Keeper {
         if self.plan.compaction {
             self.compact(table, kept).await?;
         }
+        let Some(stored) = self.lake.stored(table).await? else { return Ok(false) };
+        self.telemetry.stored(table.name, stored);
+        kept.has(stored);
         if is_delete_due {
             self.telemetry.deleted(Trash::Data, self.lake.vacuum(table, self.plan.files).await?);
             kept.vacuumed_at = Some(self.clock.now());
@@ -136,9 +145,6 @@ impl Keeper {
                 warn!(table = table.name, %error, "an older version of the folds was not removed; trying again");
             }
         }
-        let Some(stored) = self.lake.stored(table).await? else { return Ok(false) };
-        self.telemetry.stored(table.name, stored);
-        kept.has(stored);
         Ok(true)
     }
 
