@@ -98,7 +98,7 @@ async fn ask(query: &Arc<Query>, as_of: Option<i64>) -> Vec<String> {
 }
 
 async fn count(lake: &Lake) -> u64 {
-    lake.lake_snapshot(table()).await.expect("a snapshot").expect("a table").rows()
+    lake.lake_snapshot(table()).await.expect("a snapshot").expect("a table").rows().await.expect("rows")
 }
 
 #[tokio::test(flavor = "multi_thread")]

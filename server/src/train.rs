@@ -53,7 +53,8 @@ impl Trainer {
     /// Looks at the labels when the table of runs has grown by what a training needs.
     async fn look(&self, looked_at: &mut u64) -> Result<(), PortError> {
         let Some(table) = Table::find("pipeline_runs") else { return Ok(()) };
-        let rows = self.lake.lake_snapshot(table).await.map_err(PortError::of)?.map_or(0, |snapshot| snapshot.rows());
+        let Some(snapshot) = self.lake.lake_snapshot(table).await.map_err(PortError::of)? else { return Ok(()) };
+        let rows = snapshot.rows().await.map_err(PortError::of)?;
         if is_worth(rows, *looked_at) {
             *looked_at = rows;
             self.shelf.train_all().await?;

@@ -136,7 +136,11 @@ impl Worker {
             // What happens now is shown as soon as may be; of history, more is taken first.
             let is_all = queues.is_empty() || (queues.is_live_empty() && self.state.oldest.is_some());
             if self.is_due() || (is_all && self.since() >= self.state.pause) {
+                let (began, has_history) = (Instant::now(), self.has_staged_history());
                 self.publish().await?;
+                if has_history {
+                    queues.rested_after(began.elapsed());
+                }
             }
         }
     }
@@ -145,9 +149,14 @@ impl Worker {
         let began = Instant::now();
         self.handle(command).await?;
         if lane == Lane::History {
+            queues.slice_after(began.elapsed());
             queues.rested_after(began.elapsed());
         }
         Ok(())
+    }
+
+    fn has_staged_history(&self) -> bool {
+        self.staged.moves.iter().any(|(at, ..)| self.config.history.iter().any(|topic| *topic == *at.topic))
     }
 
     /// Events up to here are due. A clock that is set back does not make what was folded undue.

@@ -184,7 +184,7 @@ impl Lake {
     /// The newest version of a table for the query engine; `None` when the table is not there.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Delta`], [`Error::Corrupt`].
+    /// [`Error::Store`], [`Error::Corrupt`].
     pub async fn lake_snapshot(&self, table: &'static Table) -> Result<Option<Arc<LakeSnapshot>>> {
         self.table(table)?.reader.newest().await
     }
@@ -192,9 +192,12 @@ impl Lake {
     /// How many files a table's newest version has.
     ///
     /// # Errors
-    /// As [`Lake::lake_snapshot`].
+    /// As [`Lake::lake_snapshot`] and [`LakeSnapshot::files`].
     pub async fn live_files(&self, table: &'static Table) -> Result<usize> {
-        Ok(self.lake_snapshot(table).await?.map_or(0, |snapshot| snapshot.files()))
+        match self.lake_snapshot(table).await? {
+            Some(snapshot) => snapshot.files().await,
+            None => Ok(0),
+        }
     }
 
     /// Keeps tables of a version above 1 beside the older ones, in folders of their own: `pipeline_runs.v2`.

@@ -16,28 +16,24 @@ use deltalake::kernel::EagerSnapshot;
 use deltalake::logstore::LogStoreRef;
 use kiro_ports::{Offsets, Snapshot};
 use kiro_tables::Table;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
-use crate::log::{Head, TableLog};
+use crate::log::{Backoff, Head, TableLog};
 use crate::{Error, Result};
 
-/// A version of a table in the lake.
+/// A version of a table in the lake. Its list of files is read when somebody asks for the first time: a table may get
+/// several versions a second, and most of them are never looked at.
 pub struct LakeSnapshot {
     table: &'static Table,
     head: Head,
-    files: usize,
-    rows: u64,
-    eager: Arc<EagerSnapshot>,
+    eager: OnceCell<Arc<EagerSnapshot>>,
     logs: LogStoreRef,
+    backoff: Backoff,
 }
 
 impl std::fmt::Debug for LakeSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LakeSnapshot")
-            .field("table", &self.table.name)
-            .field("head", &self.head)
-            .field("files", &self.files)
-            .finish_non_exhaustive()
+        f.debug_struct("LakeSnapshot").field("table", &self.table.name).field("head", &self.head).finish_non_exhaustive()
     }
 }
 
@@ -63,15 +59,38 @@ impl LakeSnapshot {
     }
 
     /// How many files it has.
-    #[must_use]
-    pub const fn files(&self) -> usize {
-        self.files
+    ///
+    /// # Errors
+    /// [`Error::Delta`] when the version cannot be read.
+    pub async fn files(&self) -> Result<usize> {
+        Ok(self.eager().await?.log_data().num_files())
     }
 
     /// How many rows its files say that they have.
-    #[must_use]
-    pub const fn rows(&self) -> u64 {
-        self.rows
+    ///
+    /// # Errors
+    /// As [`LakeSnapshot::files`].
+    pub async fn rows(&self) -> Result<u64> {
+        Ok(self.eager().await?.log_data().iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum())
+    }
+
+    /// Loaded afresh: a snapshot that is carried from version to version grows slower with each.
+    async fn eager(&self) -> Result<&Arc<EagerSnapshot>> {
+        let version = u64::try_from(self.head.version).unwrap_or_default();
+        let load = || async {
+            let mut attempt = 0;
+            loop {
+                match EagerSnapshot::try_new(self.logs.as_ref(), Some(version)).await {
+                    Ok(eager) => return Ok(Arc::new(eager)),
+                    Err(source) if attempt >= 5 => {
+                        return Err(Error::Delta { what: "load", table: self.table.name, source: Box::new(source) });
+                    }
+                    Err(_) => self.backoff.wait(attempt).await,
+                }
+                attempt += 1;
+            }
+        };
+        self.eager.get_or_try_init(load).await
     }
 
     /// Read access for the query engine: filters are pushed down to files and into Parquet; nothing can be written.
@@ -82,11 +101,12 @@ impl LakeSnapshot {
     /// texts inside them may be `Utf8View` too: cast before a union with batches of the tail, as `scan` does.
     ///
     /// # Errors
-    /// [`Error::Query`] when the version cannot be scanned.
+    /// As [`LakeSnapshot::files`]; [`Error::Query`] when the version cannot be scanned.
     pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        let eager = Arc::clone(self.eager().await?);
         let inner = DeltaScanNext::builder()
             .with_log_store(Arc::clone(&self.logs))
-            .with_eager_snapshot(Arc::clone(&self.eager))
+            .with_eager_snapshot(eager)
             .await
             .map_err(|source| Error::Query { table: self.table.name, source: Box::new(source) })?;
         Ok(Arc::new(ReadOnly { inner }))
@@ -154,7 +174,8 @@ impl Reader {
                 None => return Ok(None),
             },
         };
-        let snapshot = Arc::new(self.load(head).await?);
+        let (table, logs, backoff) = (self.log.table, Arc::clone(&self.logs), self.log.backoff);
+        let snapshot = Arc::new(LakeSnapshot { table, head, eager: OnceCell::new(), logs, backoff });
         *slot = Some(Arc::clone(&snapshot));
         Ok(Some(snapshot))
     }
@@ -162,24 +183,6 @@ impl Reader {
     /// The log that it follows.
     pub(crate) const fn log(&self) -> &TableLog {
         &self.log
-    }
-
-    /// Loads afresh: a snapshot that is carried from version to version grows slower with each.
-    async fn load(&self, head: Head) -> Result<LakeSnapshot> {
-        let table = self.log.table;
-        let version = u64::try_from(head.version).unwrap_or_default();
-        let mut attempt = 0;
-        let eager = loop {
-            match EagerSnapshot::try_new(self.logs.as_ref(), Some(version)).await {
-                Ok(eager) => break eager,
-                Err(source) if attempt >= 5 => return Err(Error::Delta { what: "load", table: table.name, source: Box::new(source) }),
-                Err(_) => self.log.backoff.wait(attempt).await,
-            }
-            attempt += 1;
-        };
-        let files = eager.log_data().num_files();
-        let rows = eager.log_data().iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum();
-        Ok(LakeSnapshot { table, head, files, rows, eager: Arc::new(eager), logs: Arc::clone(&self.logs) })
     }
 }
 

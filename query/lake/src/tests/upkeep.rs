@@ -79,7 +79,7 @@ async fn small_files_become_one_and_every_row_stays() {
         }
     }
     let before = lake.lake_snapshot(table()).await.expect("an answer").expect("a snapshot");
-    assert_eq!(before.files(), 25);
+    assert_eq!(before.files().await.expect("files"), 25);
     let offsets = lake.offsets(table()).await.expect("offsets");
     assert!(compact(&lake, table()).await > 0);
     assert_eq!(lake.live_files(table()).await.expect("files"), 1);
