@@ -39,6 +39,7 @@ mod stages;
 mod telemetry;
 mod tls;
 mod train;
+mod yielding;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;

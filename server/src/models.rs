@@ -23,6 +23,7 @@ use crate::journal::Journal;
 use crate::rows;
 use crate::telemetry::Telemetry;
 use crate::train::is_worth;
+use crate::yielding::yielding;
 
 /// What the settings of served models begin with; the tenant follows.
 pub(crate) const SETTING: &str = "model/";
@@ -104,9 +105,8 @@ impl Shelf {
             rows.extend(view.tables.get(name).into_iter().flat_map(|t| t.tail.iter().map(|batch| batch.rows.clone())));
             batches.push(rows);
         }
-        // Longer than a thread may be held up that also takes posts and commits.
-        let examples = tokio::task::spawn_blocking(move || examples_from(&batches[0], &batches[1]));
-        examples.await.map_err(|e| internal(format!("reading examples broke: {e}")))?.map_err(PortError::of)
+        let examples = yielding("kiro-examples", move || examples_from(&batches[0], &batches[1])).await;
+        examples.map_err(|e| internal(format!("reading examples broke: {e}")))?.map_err(PortError::of)
     }
 
     /// Trains a model for each tenant that has enough new labels.
@@ -134,8 +134,8 @@ impl Shelf {
     /// Trains, keeps the file, serves it from now on. The report.
     async fn fit(&self, tenant: &Tenant, examples: Vec<Example>) -> Result<serde_json::Value, PortError> {
         let count = examples.len();
-        let fit = tokio::task::spawn_blocking(move || RiskModel::fit(&examples, &EvaluationConfig::default()));
-        let model = fit.await.map_err(|e| internal(format!("training broke: {e}")))?.map_err(PortError::of)?;
+        let fit = yielding("kiro-train", move || RiskModel::fit(&examples, &EvaluationConfig::default())).await;
+        let model = fit.map_err(|e| internal(format!("training broke: {e}")))?.map_err(PortError::of)?;
         let json = model.to_json().map_err(PortError::of)?;
         self.files.put(&path(model.version()), json.into_bytes().into()).await.map_err(Error::ModelFile)?;
         let report = serde_json::to_value(model.judgement()).map_err(|e| internal(e.to_string()))?;
