@@ -75,4 +75,8 @@ impl Assignment for Start {
     fn revoked(&self, partitions: &[TopicPartition]) {
         self.shared.revoke(partitions);
     }
+
+    fn generation(&self, partition: &TopicPartition) -> u64 {
+        self.shared.lock().partitions.get(partition).map_or(0, |p| p.generation)
+    }
 }

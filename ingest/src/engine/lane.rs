@@ -133,7 +133,7 @@ impl Queues {
         let Command::Batch(mut batch) = command else { return command };
         if let Some(start) = batch.records.get(self.slice).map(|record| record.offset) {
             let records = batch.records.split_off(self.slice);
-            self.left = Some(LogBatch { at: batch.at.clone(), start, next: batch.next, records });
+            self.left = Some(LogBatch { at: batch.at.clone(), start, next: batch.next, generation: batch.generation, records });
             batch.next = start;
         }
         Command::Batch(batch)
@@ -177,7 +177,8 @@ mod tests {
     fn batch(topic: &str, start: i64, records: i64) -> LogBatch {
         // Every second offset: the log skips some.
         let record = |number| Record { offset: start + 2 * number, recorded_at: Micros(0), key: None, value: None, headers: Vec::new() };
-        LogBatch { at: TopicPartition::new(topic, 0), start, next: start + 2 * records, records: (0..records).map(record).collect() }
+        let records: Vec<_> = (0..records).map(record).collect();
+        LogBatch { at: TopicPartition::new(topic, 0), start, next: start + 2 * records.len() as i64, generation: 3, records }
     }
 
     #[test]
@@ -190,7 +191,7 @@ mod tests {
         while let Some((lane, command)) = queues.ready() {
             match (lane, command) {
                 (Lane::History, Command::Batch(part)) => {
-                    assert_eq!(part.start, next, "a part begins where the one before ended");
+                    assert_eq!((part.start, part.generation), (next, 3), "a part begins where the one before ended");
                     assert!(part.records.iter().all(|r| r.offset >= part.start && r.offset < part.next));
                     (next, parts, records) = (part.next, parts + 1, records + part.records.len());
                     largest = largest.max(part.records.len());

@@ -248,7 +248,8 @@ impl Worker {
     /// Takes a batch of the log.
     async fn take(&mut self, batch: &LogBatch) -> EngineResult<()> {
         let Some((generation, next)) = self.reading(&batch.at) else { return Ok(()) };
-        if batch.next <= next {
+        // What was read before the partition was taken away, and was still on its way when it came back, is read again.
+        if batch.generation != generation || batch.next <= next {
             return Ok(());
         }
         if batch.start > next {

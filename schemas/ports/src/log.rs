@@ -58,6 +58,8 @@ pub struct LogBatch {
     pub start: i64,
     /// The offset to ask for next; larger than the last record's by one, or by more where the log skips.
     pub next: i64,
+    /// [`Assignment::generation`] when it was read.
+    pub generation: u64,
     /// The records.
     pub records: Vec<Record>,
 }
@@ -108,6 +110,11 @@ pub trait Assignment: Send + Sync + std::fmt::Debug {
     fn start(&self, partitions: &[TopicPartition]) -> Vec<Option<i64>>;
     /// The partitions are taken away: nothing of theirs may be committed from now on.
     fn revoked(&self, partitions: &[TopicPartition]);
+    /// How often the partition was taken away so far. A batch says it, so that one that was read before is known when the
+    /// partition has come back meanwhile, to be read from elsewhere. Who is never given a partition twice need not count.
+    fn generation(&self, _partition: &TopicPartition) -> u64 {
+        0
+    }
 }
 
 /// How the log is.

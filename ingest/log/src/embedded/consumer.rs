@@ -70,7 +70,7 @@ impl EmbeddedConsumer {
         for _ in 0..self.cursors.len() {
             // The cursor stays in its place while this waits, so that a poll can be given up at any time.
             let Some(cursor) = self.cursors.front() else { break };
-            let polled = read(cursor, self.subscription.max_batch_bytes).await?;
+            let polled = read(cursor, self.subscription.max_batch_bytes, self.assignment.as_ref()).await?;
             match &polled {
                 Some(Poll::Gap(_)) => drop(self.cursors.pop_front()),
                 Some(Poll::Batch(batch)) => {
@@ -90,7 +90,7 @@ impl EmbeddedConsumer {
     }
 }
 
-async fn read(cursor: &Cursor, max_bytes: usize) -> Result<Option<Poll>, PortError> {
+async fn read(cursor: &Cursor, max_bytes: usize, assignment: &dyn Assignment) -> Result<Option<Poll>, PortError> {
     let (topic, at, start) = (Arc::clone(&cursor.topic), cursor.at.clone(), cursor.start);
     let marks = topic.watermarks(&at).map_err(PortError::of)?;
     let from = start.unwrap_or(marks.low);
@@ -103,7 +103,8 @@ async fn read(cursor: &Cursor, max_bytes: usize) -> Result<Option<Poll>, PortErr
         Found::Records(records) => {
             let Some(last) = records.last() else { return Err(PortError::of(missing(at, from))) };
             let next = last.offset + 1;
-            Ok(Some(Poll::Batch(LogBatch { at, start: start.unwrap_or(0), next, records })))
+            let generation = assignment.generation(&at);
+            Ok(Some(Poll::Batch(LogBatch { at, start: start.unwrap_or(0), next, generation, records })))
         }
         Found::Trimmed(low) => {
             // Retention came between the two looks; from the beginning on, the next poll finds the new one.

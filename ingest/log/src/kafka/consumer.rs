@@ -152,7 +152,10 @@ impl Worker {
     fn flush(&mut self, at: &TopicPartition) {
         let Some(pending) = self.pending.remove(at) else { return };
         let Some(next) = pending.records.last().map(|record| record.offset + 1) else { return };
-        self.ready.push_back(Ok(Poll::Batch(LogBatch { at: at.clone(), start: pending.start, next, records: pending.records })));
+        // What is pending of a partition that is taken away is dropped at once: it was read since.
+        let generation = self.consumer.context().generation(at);
+        let Pending { start, records } = pending;
+        self.ready.push_back(Ok(Poll::Batch(LogBatch { at: at.clone(), start, next, generation, records })));
     }
 
     fn flush_all(&mut self) {

@@ -70,6 +70,10 @@ impl Owned {
         Ok(list)
     }
 
+    pub(super) fn generation(&self, at: &TopicPartition) -> u64 {
+        self.assignment.generation(at)
+    }
+
     /// The offset to fetch from; `None` when there is a gap, which is told.
     fn place(&self, consumer: &BaseConsumer<Self>, at: &TopicPartition, start: Option<i64>) -> Option<Offset> {
         match consumer.fetch_watermarks(&at.topic, at.partition, self.timeout) {

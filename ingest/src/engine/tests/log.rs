@@ -221,7 +221,8 @@ impl SimConsumer {
         // Offsets that are left out at the end come with the record after them.
         let next = records.last()?.offset + 1;
         self.known.insert(partition, Cursor::At(Some(next)));
-        Some(Poll::Batch(LogBatch { at: at(partition), start: start.unwrap_or(0), next, records }))
+        let generation = self.assignment.generation(&at(partition));
+        Some(Poll::Batch(LogBatch { at: at(partition), start: start.unwrap_or(0), next, generation, records }))
     }
 }
 

@@ -226,6 +226,9 @@ impl World {
             self.wait_up_to(200).await;
             self.complain()?;
         }
+        if self.disk_is_full() {
+            self.turn_disk(true);
+        }
         if self.storm.is_some() {
             self.stall().await?;
         }
@@ -310,7 +313,33 @@ impl World {
             84..88 => self.shared.clock.set_ahead(self.random.gen_range(-3_600..3_600) * 1_000_000),
             88..94 => self.restart().await,
             94..97 if self.is_gappy() && step > STEPS / 3 => self.trim(),
+            97..99 => self.turn_disk(self.disk_is_full()),
             _ => self.wait_up_to(1_500).await,
+        }
+    }
+
+    /// Where dead letters are kept while they cannot be kept where they should.
+    fn quarantine_aside(&self) -> PathBuf {
+        self.shared.quarantine.with_extension("aside")
+    }
+
+    fn disk_is_full(&self) -> bool {
+        self.shared.quarantine.is_file()
+    }
+
+    /// No dead letter can be kept any more, or all can again. Who has one waits with everything, and partitions come and go
+    /// meanwhile.
+    fn turn_disk(&self, is_on: bool) {
+        let (place, aside) = (&self.shared.quarantine, self.quarantine_aside());
+        self.shared.trace.note(format_args!("dead letters can be kept: {is_on}"));
+        if is_on {
+            std::fs::remove_file(place).expect("the file in its place");
+        }
+        if (if is_on { &aside } else { place }).exists() {
+            if is_on { std::fs::rename(&aside, place) } else { std::fs::rename(place, &aside) }.expect("a folder");
+        }
+        if !is_on {
+            std::fs::write(place, "full").expect("a file in its place");
         }
     }
 
@@ -329,7 +358,8 @@ impl World {
         match self.random.gen_range(0..100) {
             0..85 => self.feed(),
             85..93 if self.members > 1 => self.rebalance(),
-            93..96 => self.restart().await,
+            93..95 => self.restart().await,
+            95..97 => self.turn_disk(self.disk_is_full()),
             // A store that is slow: what was asked comes long after.
             _ => sleep(Duration::from_secs(2)).await,
         }
