@@ -61,13 +61,12 @@ impl Base {
         let make = |topic| ensure_topic(&log, topic, config.partitions);
         tokio::join!(make(&config.topic), make(&config.history_topic), make(&config.webhook_topic));
         let (files, root) = open_files(&config)?;
-        let derived = Processors::new(FoldConfig::default())?.0.outputs();
-        let lake = match looked {
-            Some(lake) => lake,
-            None => {
-                let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
-                lake.with_version(kiro_processors::VERSION, &derived)
-            }
+        let lake = if let Some(lake) = looked {
+            lake
+        } else {
+            let derived = Processors::new(FoldConfig::default())?.0.outputs();
+            let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
+            lake.with_version(kiro_processors::VERSION, &derived)
         };
         let store = Store::open(store(&config)?).await.context("cannot open the control store")?;
         if config.postgres.is_none() {
