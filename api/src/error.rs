@@ -57,6 +57,12 @@ pub enum Error {
     /// Large deliveries fill the memory that they may have.
     #[error("too many large deliveries at once: send it again")]
     Crowded,
+    /// A delivery does not come, or too slowly.
+    #[error("the delivery came too slowly: {what}")]
+    Slow {
+        /// How slowly.
+        what: String,
+    },
     /// An answer could not be encoded.
     #[error("cannot encode the answer: {0}")]
     Encode(#[from] arrow::error::ArrowError),
@@ -82,6 +88,7 @@ impl Fault for Error {
             Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::TooMany { .. } => FaultKind::Throttled,
             Self::Crowded => FaultKind::Unavailable,
+            Self::Slow { .. } => FaultKind::TimedOut,
             Self::Encode(_) | Self::Metrics(_) | Self::Panicked => FaultKind::Internal,
         }
     }
@@ -108,6 +115,7 @@ impl Fault for Error {
             Self::TooLarge { .. } => "KIR-1009",
             Self::AllTenants => "KIR-1010",
             Self::Crowded => "KIR-1011",
+            Self::Slow { .. } => "KIR-1012",
         }
     }
 }

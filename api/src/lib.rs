@@ -9,6 +9,7 @@
 //! ```
 
 pub mod access;
+mod delivery;
 mod encode;
 mod error;
 mod limit;
@@ -18,7 +19,6 @@ mod routes;
 mod telemetry;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
@@ -27,6 +27,7 @@ use axum::middleware;
 use kiro_ports::{Assessor, Audit, Backfills, Clock, Decider, Imports, Intake, Operations, Reports, Sources, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
+use crate::delivery::Places;
 use crate::limit::Limiter;
 
 pub use error::{Error, Result};
@@ -98,8 +99,8 @@ pub(crate) struct State {
     pub(crate) config: ApiConfig,
     pub(crate) telemetry: Telemetry,
     pub(crate) limiter: Limiter,
-    /// Large deliveries that are being taken.
-    pub(crate) large: AtomicUsize,
+    /// Of large deliveries.
+    pub(crate) places: Places,
 }
 
 pub(crate) type Shared = Arc<State>;
@@ -111,7 +112,7 @@ pub(crate) type Shared = Arc<State>;
 pub fn router(ports: ApiPorts, config: ApiConfig) -> Result<Router> {
     let telemetry = Telemetry::new(&ports.registry)?;
     let limiter = Limiter::new(config.limits);
-    let state: Shared = Arc::new(State { ports, config, telemetry, limiter, large: AtomicUsize::new(0) });
+    let state: Shared = Arc::new(State { ports, config, telemetry, limiter, places: Places::default() });
     let limit = state.config.max_body_bytes;
     let within = |routes: Router<Shared>, timeout| {
         let guard = middleware::from_fn_with_state(Arc::clone(&state), access::guard);

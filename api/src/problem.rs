@@ -43,7 +43,11 @@ fn body(status: StatusCode, title: &str, detail: &str, code: &str) -> Response {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, title) = status(self.kind());
+        let (status, title) = match &self {
+            // It was the sender that took too long.
+            Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "the request came too slowly"),
+            _ => status(self.kind()),
+        };
         let text = self.to_string();
         // What is our fault is told in the log, not to the client.
         let detail = if self.blame() == Blame::Ours { "see the server's log" } else { text.as_str() };

@@ -113,7 +113,9 @@ fn line(path: &Path, counts: &Value) -> String {
     } else {
         format!("{} values", number("metrics"))
     };
-    format!("{}: {kind}, {found}; {} events are in the log", path.display(), number("events"))
+    let unread = Some(number("unread_times")).filter(|unread| *unread > 0);
+    let unread = unread.map(|unread| format!("; {unread} times could not be read and are left out")).unwrap_or_default();
+    format!("{}: {kind}, {found}{unread}; {} events are in the log", path.display(), number("events"))
 }
 
 #[cfg(test)]
@@ -162,6 +164,12 @@ mod tests {
         assert_eq!(
             line(Path::new("a.xml"), &tests),
             "a.xml: junit, 5 tests: 3 passed, 1 failed, 0 broke, 1 not run; 1 tried again; 6 events are in the log"
+        );
+        let absurd = json!({"format": "junit", "events": 1, "success": 1, "unread_times": 2});
+        assert_eq!(
+            line(Path::new("a.xml"), &absurd),
+            "a.xml: junit, 1 tests: 1 passed, 0 failed, 0 broke, 0 not run; 0 tried again; 2 times could not be read and are left out; \
+             1 events are in the log"
         );
         let coverage = json!({"format": "lcov", "events": 6, "metrics": 6});
         assert_eq!(line(Path::new("a.info"), &coverage), "a.info: lcov, 6 values; 6 events are in the log");

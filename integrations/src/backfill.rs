@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod api;
+mod turn;
 mod walk;
 
 pub use api::{Api, Patience, Reply, Standing};
+pub use turn::{Turn, Turns};
 pub use walk::{Course, Walk};
 
 use crate::{Error, Platform, Result};

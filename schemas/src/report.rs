@@ -91,6 +91,9 @@ pub struct ReportCounts {
     pub retries: u64,
     /// Values that were measured.
     pub metrics: u64,
+    /// Times and durations that could not be read: those tests are there without them.
+    #[serde(default)]
+    pub unread_times: u64,
 }
 
 #[cfg(test)]

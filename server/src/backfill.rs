@@ -4,7 +4,7 @@
 //! from there, and what it repeats counts nothing twice, since the ids of events follow from their content. The token is read from
 //! its file when a job begins and is kept nowhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,14 +14,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
-use kiro_integrations::backfill::{Api, Course, Walk};
+use kiro_integrations::backfill::{Api, Course, Turn, Turns, Walk};
 use kiro_integrations::outbound::Client;
 use kiro_integrations::{Platform, platform};
 use kiro_ports::{BackfillStatus, Backfills, NewBackfill, NewRecord, PortError, Principal, SqlEngine};
 use kiro_schemas::{Event, FaultKind, Tenant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,19 +42,28 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// How often it is looked whether a repository is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Walks at a time: platforms limit requests that come at once, too.
+/// Walks of a platform at a time: platforms limit requests that come at once, too.
 const MOST_WALKS: usize = 4;
+/// The version of the files of jobs.
+pub(crate) const FORMAT: u32 = 1;
 /// One that failed is looked after again so soon, if it ever came to its end.
 const AGAIN_MINUTES: u32 = 5;
 
 /// A job as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
+    /// See [`FORMAT`]; the first where it is not told.
+    #[serde(default = "first")]
+    format: u32,
     tenant: String,
     status: BackfillStatus,
     /// Whether it looks for what webhooks missed.
     is_reconciling: bool,
     course: Course,
+}
+
+const fn first() -> u32 {
+    1
 }
 
 /// A job as this process has it.
@@ -82,6 +90,15 @@ impl Job {
     }
 }
 
+/// What one walk is about.
+struct Errand {
+    platform: &'static Platform,
+    tenant: Tenant,
+    /// Whether it looks for what webhooks missed.
+    is_reconciling: bool,
+    turn: Turn,
+}
+
 /// Reads the past of repositories.
 #[derive(Debug, Clone)]
 pub(crate) struct Backfiller {
@@ -92,7 +109,8 @@ pub(crate) struct Backfiller {
     sql: Arc<dyn SqlEngine>,
     engine: EngineHandle,
     telemetry: Telemetry,
-    walks: Arc<Semaphore>,
+    /// By platform: one that is away holds up no other.
+    turns: Arc<BTreeMap<&'static str, Turns>>,
     jobs: Arc<Mutex<HashMap<String, Job>>>,
 }
 
@@ -137,8 +155,9 @@ impl Backfiller {
         }
         let (journal, telemetry) = (base.history(), base.telemetry.clone());
         let client = outbound::client(&base.config, CALL)?;
-        let (walks, jobs) = (Arc::new(Semaphore::new(MOST_WALKS)), Arc::new(Mutex::new(jobs)));
-        Ok(Self { dir, base: base.clone(), journal, client, sql, engine, telemetry, walks, jobs })
+        let turns = kiro_integrations::platforms().iter().map(|platform| (platform.name, Turns::new(MOST_WALKS))).collect();
+        let (turns, jobs) = (Arc::new(turns), Arc::new(Mutex::new(jobs)));
+        Ok(Self { dir, base: base.clone(), journal, client, sql, engine, telemetry, turns, jobs })
     }
 
     /// Goes on with the jobs that ran when the process ended.
@@ -164,6 +183,10 @@ impl Backfiller {
         Ok((known, source.ok_or_else(none)?))
     }
 
+    fn turn(&self, platform: &Platform) -> Turn {
+        self.turns.get(platform.name).map_or_else(|| Turns::new(MOST_WALKS).one(), Turns::one)
+    }
+
     fn api(&self, platform: &Platform, source: &Source) -> Result<Api, PortError> {
         let unread = |error: anyhow::Error| refused(FaultKind::Unavailable, format!("{error:#}"));
         let token = source.token_file.as_deref().context("no token_file").and_then(secret).map_err(unread)?;
@@ -177,8 +200,10 @@ impl Backfiller {
 
     fn load(&self, id: &str) -> Result<Kept, PortError> {
         let bytes = std::fs::read(self.file(id)).map_err(io)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| refused(FaultKind::Internal, format!("{} is damaged: {error}", self.file(id).display())))
+        let kept: Kept = serde_json::from_slice(&bytes)
+            .map_err(|error| refused(FaultKind::Internal, format!("{} is damaged: {error}", self.file(id).display())))?;
+        // As this program writes it.
+        Ok(Kept { format: FORMAT, ..kept })
     }
 
     /// Written beside, synced, renamed.
@@ -216,13 +241,13 @@ impl Backfiller {
         }
         let backfiller = self.clone();
         tokio::spawn(async move {
-            // It is never closed.
-            let turn = backfiller.walks.acquire().await;
-            let result = backfiller.run(platform, api, kept).await;
+            let (tenant, turn) = (Tenant::new(kept.tenant.as_str()), backfiller.turn(platform));
+            let errand = Errand { platform, tenant, is_reconciling: kept.is_reconciling, turn };
+            let result = backfiller.run(&errand, api.in_turn(errand.turn.clone()), kept).await;
             if let Err(error) = &result {
                 tracing::warn!(%error, id, "a platform's past cannot be read to its end; the next try goes on from here");
             }
-            drop(turn);
+            errand.turn.give();
             backfiller.end(&id, result.err().map(|error| error.to_string()));
         });
         Ok(status)
@@ -251,19 +276,19 @@ impl Backfiller {
         }
     }
 
-    async fn run(&self, platform: &'static Platform, api: Api, mut kept: Kept) -> Result<(), PortError> {
-        let tenant = Tenant::new(kept.tenant.as_str());
-        let mut walk = Walk::new(platform, api, kept.course).map_err(PortError::of)?;
+    async fn run(&self, errand: &Errand, api: Api, mut kept: Kept) -> Result<(), PortError> {
+        let mut walk = Walk::new(errand.platform, api, kept.course).map_err(PortError::of)?;
         let mut last = Instant::now();
         // What the tables lack is told when they have been read as far as they go.
         while !self.engine.status().is_ready {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        errand.turn.take().await;
         loop {
             let told = walk.step().await;
             let is_over = !matches!(&told, Ok(Some(_)));
             if let Ok(Some(events)) = &told {
-                kept.status.missed += self.append(platform, &tenant, events, kept.is_reconciling).await? as u64;
+                kept.status.missed += self.append(errand, events).await? as u64;
             }
             show(&mut kept.status, &walk.course);
             if let Some(job) = self.lock().get_mut(&kept.status.id) {
@@ -281,10 +306,11 @@ impl Backfiller {
     }
 
     /// Appends the events that the tables lack; when it looks for what webhooks missed, how many those are.
-    async fn append(&self, platform: &Platform, tenant: &Tenant, events: &[Event<'_>], is_reconciling: bool) -> Result<usize, PortError> {
+    async fn append(&self, errand: &Errand, events: &[Event<'_>]) -> Result<usize, PortError> {
+        let Errand { platform, tenant, is_reconciling, turn } = errand;
         let known = rows::known(&self.sql, tenant, events).await?;
         let missed: Vec<&Event<'_>> = events.iter().filter(|event| !known.has(event)).collect();
-        let found = if is_reconciling { Found::Missed } else { Found::Imported };
+        let found = if *is_reconciling { Found::Missed } else { Found::Imported };
         self.telemetry.backfilled(platform.name, Found::Known, events.len() - missed.len());
         self.telemetry.backfilled(platform.name, found, missed.len());
         if !missed.is_empty() {
@@ -296,13 +322,15 @@ impl Backfiller {
                 if error.kind != FaultKind::Unavailable || pause > LONGEST_PAUSE {
                     return Err(error);
                 }
+                turn.give();
                 tokio::time::sleep(pause).await;
+                turn.take().await;
                 pause *= 2;
             }
             // What happens now is appended by the same writer: it has the other half of the time.
             tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
         }
-        Ok(if is_reconciling { missed.len() } else { 0 })
+        Ok(if *is_reconciling { missed.len() } else { 0 })
     }
 
     /// Looks now and then for what webhooks missed, in each repository that was imported: at the start, since webhooks come to
@@ -375,7 +403,11 @@ impl Backfills for Backfiller {
         }
         let status = BackfillStatus { id: id.clone(), platform: new.platform, repository: new.repository, ..BackfillStatus::default() };
         let is_known = self.file(&id).exists();
-        let kept = if is_known { self.load(&id)? } else { Kept { tenant: tenant.to_string(), status, is_reconciling: false, course } };
+        let kept = if is_known {
+            self.load(&id)?
+        } else {
+            Kept { format: FORMAT, tenant: tenant.to_string(), status, is_reconciling: false, course }
+        };
         self.again(kept, Some(age))
     }
 

@@ -55,13 +55,19 @@ impl Base {
     /// Opens log, lake and control store.
     pub(crate) async fn open(config: Config) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        formats::check(&config, &clock).await?;
+        let looked = formats::check(&config, &clock).await?;
         create_dir(&config.data_dir)?;
         let (log, spill) = open_log(&config, &clock)?;
         let make = |topic| ensure_topic(&log, topic, config.partitions);
         tokio::join!(make(&config.topic), make(&config.history_topic), make(&config.webhook_topic));
         let (files, root) = open_files(&config)?;
-        let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
+        let lake = if let Some(lake) = looked {
+            lake
+        } else {
+            let derived = Processors::new(FoldConfig::default())?.0.outputs();
+            let lake = Lake::open(Arc::clone(&files), root, Arc::clone(&clock)).await.context("cannot open the lake")?;
+            lake.with_version(kiro_processors::VERSION, &derived)
+        };
         let store = Store::open(store(&config)?).await.context("cannot open the control store")?;
         if config.postgres.is_none() {
             // This is the only process on the data directory: what another has claimed is due.
@@ -75,13 +81,12 @@ impl Base {
             is_alone: config.postgres.is_none(),
         };
         let registry = prometheus::Registry::new();
-        let derived = Processors::new(FoldConfig::default())?.0.outputs();
         Ok(Self {
             telemetry: Telemetry::register(&registry, spill.clone())?,
             decoder: Arc::new(decoder(&config)?),
             topics: topics(&config),
             registry,
-            lake: Arc::new(lake.without_checkpoints().with_version(kiro_processors::VERSION, &derived)),
+            lake: Arc::new(lake.without_checkpoints()),
             config: Arc::new(config),
             clock,
             log,

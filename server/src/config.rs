@@ -469,7 +469,8 @@ mod tests {
 
     use super::{Overrides, Role, Settings, mutate, parse, validate};
 
-    fn problems(text: &str) -> Vec<String> {
+    /// What is wrong with a file, each problem as it is told.
+    pub(super) fn problems(text: &str) -> Vec<String> {
         let result = parse(text).and_then(|raw| validate(raw, Role::Up, Overrides::default()));
         result.err().into_iter().flatten().map(|p| p.to_string()).collect()
     }

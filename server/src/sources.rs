@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -88,7 +89,10 @@ pub(crate) struct Book(Arc<Inner>);
 struct Inner {
     config: Arc<Config>,
     store: Store,
-    hooks: RwLock<Arc<Hooks>>,
+    /// The looks that were begun.
+    looks: AtomicU64,
+    /// What the newest of those that ended saw, and which it was.
+    seen: RwLock<(u64, Arc<Hooks>)>,
     /// What came and is not written down yet.
     tallies: Mutex<BTreeMap<String, SourceCounts>>,
 }
@@ -102,15 +106,19 @@ impl Book {
                 secrets::read(file).map_err(|reason| anyhow::anyhow!("sources.{name}: {reason}"))?;
             }
         }
-        let (config, store) = (Arc::clone(&base.config), base.store.clone());
-        let book = Self(Arc::new(Inner { config, store, hooks: RwLock::default(), tallies: Mutex::default() }));
+        let book = Self::of(Arc::clone(&base.config), base.store.clone());
         book.refresh().await?;
         Ok(book)
     }
 
+    /// One that has looked at nothing yet.
+    fn of(config: Arc<Config>, store: Store) -> Self {
+        Self(Arc::new(Inner { config, store, looks: AtomicU64::new(0), seen: RwLock::default(), tallies: Mutex::default() }))
+    }
+
     /// All sources, by name.
     pub(crate) fn hooks(&self) -> Arc<Hooks> {
-        Arc::clone(&self.0.hooks.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.seen.read().unwrap_or_else(PoisonError::into_inner).1)
     }
 
     /// A source by its name.
@@ -120,13 +128,27 @@ impl Book {
 
     /// Looks at all sources again.
     pub(crate) async fn refresh(&self) -> Result<(), PortError> {
+        let look = self.begin();
         let stored = self.0.store.sources().await?;
         let book = self.clone();
         let read = tokio::task::spawn_blocking(move || book.read(stored));
         if let Ok(hooks) = read.await {
-            *self.0.hooks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+            self.take(look, hooks);
         }
         Ok(())
+    }
+
+    /// Begins a look; it sees all that was changed before.
+    fn begin(&self) -> u64 {
+        self.0.looks.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Takes what a look saw, unless one that began later has ended before: a source that was removed would be there again.
+    fn take(&self, look: u64, hooks: Hooks) {
+        let mut seen = self.0.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if look > seen.0 {
+            *seen = (look, Arc::new(hooks));
+        }
     }
 
     fn read(&self, stored: Vec<StoredSource>) -> Hooks {

@@ -140,10 +140,12 @@ fn a_directory_of_a_newer_program_is_refused_with_the_way_out() -> Result<()> {
     std::fs::write(&lake, "{\"format\":2,\"program\":\"9.1.0\",\"more\":[1]}")?;
     is_refused(&server, "the lake has format 2, of version 9.1.0 of the program")?;
     std::fs::write(&lake, told)?;
-    let job = data.join("imports/0123.json");
-    std::fs::write(&job, "{\"format\":2,\"jobs\":[]}")?;
-    is_refused(&server, "imports/0123.json has format 2, this program knows 1")?;
-    std::fs::remove_file(job)?;
+    for folder in ["imports", "backfills"] {
+        let job = data.join(folder).join("0123.json");
+        std::fs::write(&job, "{\"format\":2,\"jobs\":[]}")?;
+        is_refused(&server, &format!("{folder}/0123.json has format 2, this program knows 1"))?;
+        std::fs::remove_file(job)?;
+    }
     refused_with(&server, &log, "1", "2", "its format is 2, this program knows 1")?;
     crate::doctor::sql(&data, "UPDATE kiro_schema SET version = version + 97")?;
     is_refused(&server, "this program knows")?;

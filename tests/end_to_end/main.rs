@@ -21,6 +21,9 @@ mod github;
 #[path = "../../integrations/tests/history/github_world.rs"]
 #[expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
 mod github_world;
+#[path = "../../integrations/tests/history/gitlab_world.rs"]
+#[expect(dead_code, reason = "the tests of the crate use the rest")]
+mod gitlab_world;
 mod golden;
 mod history;
 mod http;
@@ -40,3 +43,4 @@ mod server;
 mod sources;
 mod tenants;
 mod tls;
+mod turns;

@@ -18,6 +18,7 @@ use crate::process::{Postgres, Process};
 use crate::server::{OPEN, Server, directory, wait_for};
 
 mod canaries;
+mod slow;
 
 const SECRET: &str = "a secret of the webhook";
 

@@ -55,7 +55,7 @@ pub enum Error {
     Unknown,
     /// The bytes did not come to their end.
     #[error("cannot receive the report: {0}")]
-    Bytes(#[from] std::io::Error),
+    Bytes(#[source] std::io::Error),
     /// Whoever takes the events wants no more of them.
     #[error("reading was stopped")]
     Stopped,
@@ -88,6 +88,13 @@ impl Fault for Error {
             Self::Bytes(_) => "KIR-1204",
             Self::Stopped => "KIR-1205",
         }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    /// What is wrong with the bytes, where a reader of ours found it.
+    fn from(error: std::io::Error) -> Self {
+        error.downcast().unwrap_or_else(Self::Bytes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bytes as they come: the beginning is looked at, the rest is handed on in pieces.
 
-use std::io::{BufRead, BufReader, Chain, Cursor, ErrorKind, Read as _};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 
 use flate2::bufread::MultiGzDecoder;
 use memchr::memmem;
@@ -32,7 +32,7 @@ pub(crate) fn head(input: &mut dyn BufRead) -> Result<Vec<u8>> {
 
 /// All bytes again.
 pub(crate) fn restored<'i>(head: &'i [u8], input: &'i mut dyn BufRead) -> Chain<Cursor<&'i [u8]>, &'i mut dyn BufRead> {
-    std::io::Read::chain(Cursor::new(head), input)
+    Read::chain(Cursor::new(head), input)
 }
 
 /// Whether bytes are packed by gzip. None of the formats begins like that.
@@ -43,9 +43,43 @@ pub(crate) fn is_packed(head: &[u8]) -> bool {
     head.starts_with(b"\x1F\x8B\x08")
 }
 
-/// The bytes that were packed. Limits are of these, so that little that becomes much is refused as much is.
-pub(crate) fn unpacked(packed: impl BufRead) -> impl BufRead {
-    BufReader::with_capacity(HEAD, MultiGzDecoder::new(packed))
+/// The bytes that were packed. Limits are of these, so that little that becomes much is refused as much is; and of the packed
+/// ones, so that much that becomes nothing is, too.
+pub(crate) fn unpacked(packed: impl BufRead, limits: Limits) -> impl BufRead {
+    let limit = limits.total_bytes;
+    BufReader::with_capacity(HEAD, MultiGzDecoder::new(Bounded { input: packed, left: limit, limit }))
+}
+
+/// Hands on no more bytes than a limit: one more is an error.
+struct Bounded<R> {
+    input: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: BufRead> BufRead for Bounded<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let piece = self.input.fill_buf()?;
+        if self.left == 0 && !piece.is_empty() {
+            let place = Place { offset: self.limit, ..Place::START };
+            return Err(io::Error::other(Error::TooLarge { place, what: "it is too large, packed as it is", limit: self.limit }));
+        }
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX);
+        Ok(piece.get(..room).unwrap_or(piece))
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.left = self.left.saturating_sub(amount as u64);
+        self.input.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
 }
 
 /// The encoding that the declaration of an XML document names.

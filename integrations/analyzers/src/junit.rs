@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::emit::{Emitter, mix, short};
 use crate::error::Fail;
 use crate::seen::Seen;
-use crate::text::{clip, decode, local, seconds_ms, time};
+use crate::text::{clip, decode, heard, local, seconds_ms, time};
 use crate::xml::{Attributes, Handler};
 use crate::{Limits, Stopped};
 
@@ -105,8 +105,8 @@ impl<'j, 'r, 'e> Junit<'j, 'r, 'e> {
             match attribute? {
                 (b"name", value) => name = decode(value),
                 (b"file" | b"filepath", value) => file = decode(value),
-                (b"timestamp", value) => began = time(&decode(value)),
-                (b"time", value) => took = seconds_ms(&decode(value)),
+                (b"timestamp", value) => began = heard(value, &mut self.emitter.counts.unread_times, time),
+                (b"time", value) => took = heard(value, &mut self.emitter.counts.unread_times, seconds_ms),
                 _ => {}
             }
         }
@@ -139,6 +139,7 @@ impl<'j, 'r, 'e> Junit<'j, 'r, 'e> {
 
     fn close_case(&mut self) -> Result<(), Stopped> {
         self.open = None;
+        self.emitter.counts.unread_times += std::mem::take(&mut self.case.unread);
         self.case.end();
         if !self.is_pytest {
             return self.settle();

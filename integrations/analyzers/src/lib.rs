@@ -36,7 +36,7 @@ pub use format::Format;
 /// What a report may hold at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the whole.
+    /// Bytes of the whole; of what is packed, before and after it is unpacked.
     pub total_bytes: u64,
     /// Elements, objects and lists within each other.
     pub depth: usize,
@@ -109,7 +109,7 @@ pub fn read(
     if !input::is_packed(&head) {
         return read_plain(scope, format, limits, (head.as_slice(), input), emit);
     }
-    let mut plain = input::unpacked(input::restored(&head, input));
+    let mut plain = input::unpacked(input::restored(&head, input), limits);
     let head = input::head(&mut plain)?;
     read_plain(scope, format, limits, (head.as_slice(), &mut plain), emit)
 }

@@ -59,24 +59,47 @@ pub(crate) fn clip(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
-/// Seconds as tools write them, in milliseconds: `0.25`, `1,234.5` (thousands), `0,25` (a decimal comma), `1.5E-4`, `3s`.
+/// Seconds as tools write them, in milliseconds: `0.25`, `1,234.5` (thousands), `0,25` (a decimal comma), `1.234,5` and
+/// `1 234,5` (both), `1.5E-4`, `3s`. What is negative, no number or beyond a hundred years is no duration.
 ///
 /// # Source
 /// Surefire writes thousands separators: `1,234` is 1,234 seconds; a group of thousands never begins with 0.
 pub(crate) fn seconds_ms(text: &str) -> Option<i64> {
     let text = text.trim().trim_end_matches('s').trim_end();
-    let plain: Cow<'_, str> = match text.split_once(',') {
+    let plain = match text.split_once(',') {
         None => Cow::Borrowed(text),
         Some((whole, rest)) => {
-            let groups = rest.split('.').next().unwrap_or_default();
-            let is_thousands = !whole.starts_with('0') && !whole.is_empty() && groups.split(',').all(|g| g.len() == 3);
-            Cow::Owned(if is_thousands { text.replace(',', "") } else { text.replacen(',', ".", 1) })
+            let is_thousands = is_group(whole) && rest.split('.').next().unwrap_or_default().split(',').all(|group| group.len() == 3);
+            Cow::Owned(if is_thousands { text.replace(',', "") } else { format!("{}.{rest}", joined(whole)?) })
         }
     };
     let ms = (plain.parse::<f64>().ok()? * 1e3).round();
     // A hundred years: beyond is no duration.
     #[expect(clippy::cast_possible_truncation, reason = "it lies in the range of integers that floats hold exactly")]
     (0.0..3.2e12).contains(&ms).then_some(ms as i64)
+}
+
+/// Whether groups of thousands may follow.
+fn is_group(text: &str) -> bool {
+    !text.starts_with('0') && (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The digits before a decimal comma, without what parts their groups of thousands.
+fn joined(whole: &str) -> Option<String> {
+    let groups: Vec<&str> = whole.split(|c: char| matches!(c, '.' | '\'' | '\u{2019}') || c.is_whitespace()).collect();
+    let is_number = match groups.as_slice() {
+        [first, rest @ ..] => rest.is_empty() || (is_group(first) && rest.iter().all(|group| group.len() == 3)),
+        [] => false,
+    };
+    is_number.then(|| groups.concat())
+}
+
+/// Reads a time or duration; one that is there and cannot be read is counted.
+pub(crate) fn heard<T>(raw: &[u8], unread: &mut u64, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let text = decode(raw);
+    let found = read(&text);
+    *unread += u64::from(found.is_none() && !text.trim().is_empty());
+    found
 }
 
 /// A time; without an offset it is taken as UTC.
@@ -128,6 +151,18 @@ mod tests {
             ("inf", None),
             ("1e300", None),
             ("1,2,3", None),
+            ("1.234,5", Some(1_234_500)),
+            ("12.345.678,9", Some(12_345_678_900)),
+            ("1 234,5", Some(1_234_500)),
+            ("1\u{202F}234,5", Some(1_234_500)),
+            ("1'234,5", Some(1_234_500)),
+            ("1.23,5", None),
+            ("0.123,5", None),
+            ("-0,5", None),
+            ("1.234.567", None),
+            ("1234,567", Some(1_234_567)),
+            ("3200000001", None),
+            ("--", None),
         ] {
             assert_eq!(seconds_ms(text), ms, "{text}");
         }

@@ -137,3 +137,30 @@ fn a_packed_bomb_is_refused() {
     let error = common::count(limits, kiro_analyzers::Format::Junit, &mut &packed[..]).expect_err("refused").to_string();
     assert!(packed.len() < 16 << 10 && error.contains("it is too large; the limit is 1048576"), "{} {error}", packed.len());
 }
+
+/// Much that becomes nothing is refused as well: parts without a byte.
+#[test]
+fn packed_bytes_without_end_are_refused() {
+    let packed = GzEncoder::new(Vec::new(), Compression::fast()).finish().expect("packed").repeat(200_000);
+    let limits = kiro_analyzers::Limits { total_bytes: 1 << 20, ..kiro_analyzers::Limits::default() };
+    for format in [kiro_analyzers::Format::Junit, kiro_analyzers::Format::Sarif, kiro_analyzers::Format::Lcov] {
+        let mut rest = packed.as_slice();
+        let error = common::count(limits, format, &mut rest).expect_err("refused");
+        assert!(matches!(error, kiro_analyzers::Error::TooLarge { limit: 1_048_576, .. }), "{error}");
+        assert!(packed.len() - rest.len() <= 1 << 20, "{} bytes were read", packed.len() - rest.len());
+    }
+}
+
+/// A time that cannot be read leaves its test without one, and is told.
+#[test]
+fn absurd_times_are_counted() {
+    let case = |number: usize, time: &str| format!("<testcase name='t{number}' time='{time}'/>");
+    let times = ["1,234.5", "1.234,5", "0.25", "", "NaN", "-3", "1e300", "soon"];
+    let cases: String = times.iter().enumerate().map(|(number, time)| case(number, time)).collect();
+    let report = format!("<testsuite time='-1' timestamp='yesterday'>{cases}</testsuite>");
+    let (counts, events) = events(report.as_bytes(), None, 64).expect("a report");
+    assert_eq!((counts.success, counts.unread_times), (8, 6), "four of cases, two of the suite");
+    let took: Vec<Value<'_>> = events.iter().map(|event| event.get("duration_ms").clone()).collect();
+    let expected = [Value::Int(1_234_500), Value::Int(1_234_500), Value::Int(250)];
+    assert_eq!(took, expected.into_iter().chain(std::iter::repeat_n(Value::Null, 5)).collect::<Vec<_>>());
+}

@@ -14,7 +14,7 @@ use kiro_ports::Clock;
 use kiro_schemas::{Micros, Secret};
 use reqwest::header::HeaderMap;
 
-use super::{Backfill, of};
+use super::{Backfill, Turn, of};
 use crate::outbound::{Client, Got};
 use crate::{Error, Platform, Result};
 
@@ -100,6 +100,7 @@ pub struct Api {
     patience: Patience,
     standing: Arc<Mutex<Standing>>,
     dice: Arc<AtomicU64>,
+    turn: Option<Turn>,
 }
 
 /// What is to be done about an answer.
@@ -121,13 +122,19 @@ impl Api {
         let parsed = url::Url::parse(&base).map_err(|_source| Error::Address { reason: "the address of the API is no URL" })?;
         let host = parsed.host_str().unwrap_or_default().to_owned();
         let dice = Arc::new(AtomicU64::new(clock.now().0.unsigned_abs()));
-        Ok(Self { client, base, host, backfill, token, clock, patience: Patience::default(), standing: Arc::default(), dice })
+        Ok(Self { client, base, host, backfill, token, clock, patience: Patience::default(), standing: Arc::default(), dice, turn: None })
     }
 
     /// The same with another patience.
     #[must_use]
     pub fn patient(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same for a walk that takes turns with others: it gives its turn back while it waits.
+    #[must_use]
+    pub fn in_turn(self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     /// How things stand with the platform's limit.
@@ -164,7 +171,7 @@ impl Api {
                     }
                     Verdict::Wait(wait, why) => {
                         waits += 1;
-                        self.wait(wait, why).await;
+                        self.leave_alone(wait, why).await;
                         continue;
                     }
                     Verdict::Again(fault) => fault,
@@ -242,14 +249,28 @@ impl Api {
             && number(headers, &["x-ratelimit-remaining", "ratelimit-remaining"]) == Some(0)
             && let Some(wait) = self.until_reset(headers)
         {
-            self.wait(wait, "no requests are left in the platform's window").await;
+            self.leave_alone(wait, "no requests are left in the platform's window").await;
         }
+    }
+
+    /// Waits for the platform, and so does everybody who takes turns with this one.
+    async fn leave_alone(&self, wait: Duration, why: &'static str) {
+        if let Some(turn) = &self.turn {
+            turn.close(wait);
+        }
+        self.wait(wait, why).await;
     }
 
     async fn wait(&self, wait: Duration, why: &'static str) {
         let until = self.clock.now().plus(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
         self.stand(|standing| (standing.waiting_until, standing.waiting_for) = (Some(until), Some(why)));
+        if let Some(turn) = &self.turn {
+            turn.give();
+        }
         tokio::time::sleep(wait).await;
+        if let Some(turn) = &self.turn {
+            turn.take().await;
+        }
         self.stand(|standing| (standing.waiting_until, standing.waiting_for) = (None, None));
     }
 

@@ -18,6 +18,7 @@ mod github;
 mod github_world;
 mod gitlab;
 mod gitlab_world;
+mod turns;
 
 /// How far back the tests look, in seconds.
 const YEAR: i64 = 365 * 86_400;

@@ -62,8 +62,9 @@ enum Walked {
 }
 
 impl Committer {
-    pub(crate) fn new(log: TableLog) -> Self {
-        Self { log, head: Mutex::new(None) }
+    /// Of a table that stands where it was seen, if it was.
+    pub(crate) fn new(log: TableLog, seen: Option<Head>) -> Self {
+        Self { log, head: Mutex::new(seen) }
     }
 
     /// Where the table stands; creates it if it is not there.

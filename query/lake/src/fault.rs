@@ -41,6 +41,7 @@ struct State {
     toxics: Toxics,
     random: StdRng,
     injected: u64,
+    reads: u64,
 }
 
 /// A store that passes calls on to another one and lets some of them fail.
@@ -59,7 +60,7 @@ enum Put {
 impl<S> FaultStore<S> {
     /// Puts toxics before a store.
     pub fn new(inner: S, seed: u64, toxics: Toxics) -> Self {
-        Self { inner, state: Arc::new(Mutex::new(State { toxics, random: StdRng::seed_from_u64(seed), injected: 0 })) }
+        Self { inner, state: Arc::new(Mutex::new(State { toxics, random: StdRng::seed_from_u64(seed), injected: 0, reads: 0 })) }
     }
 
     /// Changes the toxics; [`Toxics::default`] heals.
@@ -70,6 +71,11 @@ impl<S> FaultStore<S> {
     /// How many calls failed on purpose.
     pub fn injected(&self) -> u64 {
         self.lock().injected
+    }
+
+    /// How often it was asked for objects and listings.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -178,6 +184,7 @@ impl<S: ObjectStore> ObjectStore for FaultStore<S> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.lock().reads += 1;
         self.judge("503 on reading")?;
         let whole = self.inner.get_opts(location, options).await?;
         if self.strikes(|toxics| toxics.reset) { broken_off(whole).await } else { Ok(whole) }
@@ -194,6 +201,7 @@ impl<S: ObjectStore> ObjectStore for FaultStore<S> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.lock().reads += 1;
         let all = self.inner.list(prefix);
         if self.strikes(|toxics| toxics.stale) { without_newest(all) } else { all }
     }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::commit::Committer;
 use crate::inspect::{self, Inspection, LiveFile};
-use crate::log::{Backoff, TRUST, TableLog};
+use crate::log::{Backoff, Head, TRUST, TableLog};
 use crate::snapshot::{Reader, conform};
 use crate::upkeep::Survey;
 use crate::{Error, LakeSnapshot, Result};
@@ -103,6 +103,8 @@ pub struct Lake {
     /// The version of the folds, and the tables that they derive.
     version: u32,
     derived: BTreeSet<TableName>,
+    /// Where tables were seen to stand that are not open yet: they are read on from there.
+    seen: Mutex<BTreeMap<TableName, Head>>,
     open: Mutex<BTreeMap<TableName, Arc<Open>>>,
 }
 
@@ -134,6 +136,7 @@ impl Lake {
             checkpoints: true,
             version: 1,
             derived: BTreeSet::new(),
+            seen: Mutex::default(),
             open: Mutex::default(),
         })
     }
@@ -162,16 +165,23 @@ impl Lake {
             checkpoints: false,
             version: 1,
             derived: BTreeSet::new(),
+            seen: Mutex::default(),
             open: Mutex::default(),
         }))
     }
 
-    /// Whether each table is one that this program can read and write; nothing is changed.
+    /// Whether each table is one that this program can read and write; nothing is changed. What is read of their logs is not
+    /// read again when they are opened.
     ///
     /// # Errors
     /// [`Error::Protocol`], [`Error::Schema`] of the first one that is not, and [`Error::Store`], [`Error::Corrupt`].
     pub async fn check_tables(&self) -> Result<()> {
-        let load = |table| async move { self.table_log(table, self.version).load().await.map(drop) };
+        let load = |table: &'static Table| async move {
+            let head = self.table_log(table, self.version).load().await?;
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.extend(head.map(|head| (table.name, head)));
+            Ok(())
+        };
         stream::iter(Table::all()).map(load).buffer_unordered(LOADED_AT_ONCE).try_collect().await
     }
 
@@ -204,6 +214,8 @@ impl Lake {
     #[must_use]
     pub fn with_version(mut self, version: u32, tables: &[&'static Table]) -> Self {
         (self.version, self.derived) = (version, tables.iter().map(|table| table.name).collect());
+        // They stand elsewhere.
+        self.seen = Mutex::default();
         self
     }
 
@@ -304,9 +316,10 @@ impl Lake {
         let location = Url::parse(&address).map_err(|e| Error::Invalid { table: table.name, reason: format!("{address}: {e}") })?;
         let prefixed = PrefixStore::new(Arc::clone(&self.store), log.root.clone());
         let logs = default_logstore(Arc::new(prefixed), Arc::clone(&self.store), &location, &StorageConfig::default());
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(table.name);
         let made = Arc::new(Open {
-            committer: Committer::new(log.clone()),
-            reader: Reader::new(log.clone(), Arc::clone(&logs)),
+            committer: Committer::new(log.clone(), seen.clone()),
+            reader: Reader::new(log.clone(), Arc::clone(&logs), seen),
             survey: tokio::sync::Mutex::default(),
             log,
             logs,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ports::{Clock, Offsets};
 use kiro_schemas::Micros;
 use kiro_tables::Table;
@@ -25,6 +25,8 @@ use crate::replay::DataFile;
 use crate::{Error, Result};
 
 const READ_ATTEMPTS: u32 = 6;
+/// Commits of one log that are asked for at a time where a listing says that they are there.
+const READ_AT_ONCE: usize = 16;
 /// Who has not looked for so long does not know any more what was cleaned away: half of the shortest time that a log is kept.
 const LATE: Duration = Duration::from_mins(30);
 /// For so long what was read of a log is believed to be its end. Then it is asked whether the log goes on elsewhere.
@@ -254,6 +256,13 @@ impl TableLog {
             head.take(self.table, &state_of_checkpoint(self.table, &path, bytes.clone())?)?;
             each(Part::Checkpoint(&path, bytes))?;
         }
+        let listed = head.version + 1..=newest;
+        let mut commits = stream::iter(listed).map(|version| self.read(version)).buffered(READ_AT_ONCE);
+        while let Some(Some(entry)) = commits.try_next().await? {
+            head.apply(self.table, &entry)?;
+            each(Part::Commit(&entry))?;
+        }
+        drop(commits);
         self.read_on(&mut head, |entry| each(Part::Commit(entry))).await?;
         if head.version < newest {
             let reason = format!("commit {} is missing, {newest} is there", head.version + 1);

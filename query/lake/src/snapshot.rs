@@ -149,19 +149,26 @@ impl TableProvider for ReadOnly {
 pub(crate) struct Reader {
     log: TableLog,
     logs: LogStoreRef,
-    newest: Mutex<Option<Arc<LakeSnapshot>>>,
+    newest: Mutex<Newest>,
+}
+
+/// The newest version that was read; before that, where the table was seen to stand.
+#[derive(Debug)]
+enum Newest {
+    Seen(Option<Head>),
+    Read(Arc<LakeSnapshot>),
 }
 
 impl Reader {
-    pub(crate) fn new(log: TableLog, logs: LogStoreRef) -> Self {
-        Self { log, logs, newest: Mutex::new(None) }
+    pub(crate) fn new(log: TableLog, logs: LogStoreRef, seen: Option<Head>) -> Self {
+        Self { log, logs, newest: Mutex::new(Newest::Seen(seen)) }
     }
 
     /// The newest version; `None` when the table is not there.
     pub(crate) async fn newest(&self) -> Result<Option<Arc<LakeSnapshot>>> {
         let mut slot = self.newest.lock().await;
-        let head = match slot.as_ref() {
-            Some(known) => {
+        let head = match &*slot {
+            Newest::Read(known) => {
                 let mut head = known.head.clone();
                 self.log.advance(&mut head).await?;
                 if head.version == known.head.version {
@@ -169,14 +176,19 @@ impl Reader {
                 }
                 head
             }
-            None => match self.log.load().await? {
+            Newest::Seen(Some(seen)) => {
+                let mut head = seen.clone();
+                self.log.advance(&mut head).await?;
+                head
+            }
+            Newest::Seen(None) => match self.log.load().await? {
                 Some(head) => head,
                 None => return Ok(None),
             },
         };
         let (table, logs, backoff) = (self.log.table, Arc::clone(&self.logs), self.log.backoff);
         let snapshot = Arc::new(LakeSnapshot { table, head, eager: OnceCell::new(), logs, backoff });
-        *slot = Some(Arc::clone(&snapshot));
+        *slot = Newest::Read(Arc::clone(&snapshot));
         Ok(Some(snapshot))
     }
 

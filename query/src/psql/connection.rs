@@ -17,8 +17,8 @@ use tokio_util::codec::Framed;
 
 /// Most bytes of a message: a statement may have far fewer, its values some more.
 const MOST: usize = 1 << 20;
-/// Time for a login.
-const LOGIN: Duration = Duration::from_mins(1);
+/// Time for a login, from the connection on. Clients that ask a person for a password connect again with it.
+pub(super) const LOGIN: Duration = Duration::from_secs(10);
 
 type Socket<S> = Framed<MaybeTls, PgWireMessageServerCodec<S>>;
 
@@ -48,7 +48,12 @@ pub(super) async fn answer(stream: TcpStream, acceptor: Option<TlsAcceptor>, han
         };
         let is_extended = message.is_extended_query();
         let (startup, simple, extended) = (startup.clone(), simple.clone(), extended.clone());
-        let done = process_message(message, &mut socket, startup, simple, extended, copy.clone(), cancel.clone()).await;
+        let is_at_login = is_login(socket.state());
+        let done = tokio::select! {
+            // It takes as long as whoever knows the tokens does.
+            () = &mut login, if is_at_login => return Ok(()),
+            done = process_message(message, &mut socket, startup, simple, extended, copy.clone(), cancel.clone()) => done,
+        };
         if let Err(mut error) = done {
             errors.on_error(&socket, &mut error);
             process_error(&mut socket, error, is_extended).await?;

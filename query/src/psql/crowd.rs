@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::connection::LOGIN;
 use super::tests::{Running, message, start};
 use crate::outside::Dice;
 
@@ -145,4 +146,58 @@ async fn no_order_of_messages_answers_before_a_login() {
         assert!(end.is_ok() && !text.contains("leakedrow") && !text.contains("SELECT 1"), "{}: {text}", bytes.escape_ascii());
         assert!(!told.windows(9).any(|part| part == b"R\0\0\0\x08\0\0\0\0"), "let in: {}", bytes.escape_ascii());
     }
+}
+
+/// Sends a beginning, then a byte now and then: how long until the door has closed.
+async fn closed_after(at: std::net::SocketAddr, sent: Vec<u8>, slowly: Vec<u8>) -> Duration {
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(at).await.expect("a connection");
+    stream.write_all(&sent).await.expect("sent");
+    let (mut reader, mut writer) = stream.into_split();
+    let drip = async {
+        for byte in slowly {
+            tokio::time::sleep(LOGIN / 25).await;
+            if writer.write_all(&[byte]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut told = Vec::new();
+    tokio::select! {
+        () = drip => {}
+        _ended = reader.read_to_end(&mut told) => {}
+    }
+    begin.elapsed()
+}
+
+/// Whoever does not log in is let go, whatever they send meanwhile and however slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_takes_too_long_is_ended() {
+    let running = start(false, 10).await;
+    let startup = message(b"", &[b"\0\x03\0\0user\0reader\0\0"]);
+    let tls = message(b"", &[b"\x04\xd2\x16\x2f"]);
+    let sasl = message(b"p", &[b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=abcdefghijklmnopqrstuvwx"]);
+    let question = message(b"Q", &[b"SELECT 1\0"]);
+    let slow = |bytes: &[u8]| bytes.iter().copied().cycle().take(500).collect::<Vec<u8>>();
+    let mut tasks = Vec::new();
+    for (name, sent, slowly) in [
+        ("nothing is sent", vec![], vec![]),
+        ("half of a startup, slowly", vec![], startup[..startup.len() - 2].to_vec()),
+        ("TLS is asked for, and nothing else", tls.clone(), vec![]),
+        ("TLS is asked for, then the startup slowly", tls, startup[..startup.len() - 2].to_vec()),
+        ("no proof comes", startup.clone(), vec![]),
+        ("half of a proof, slowly", startup.clone(), sasl[..sasl.len() - 2].to_vec()),
+        ("a first proof and no second", [startup.clone(), sasl].concat(), vec![]),
+        ("a question before the login, slowly", startup.clone(), question[..question.len() - 1].to_vec()),
+        ("questions before the login", startup, slow(&question)),
+    ] {
+        let ended = tokio::time::timeout(LOGIN * 3, closed_after(running.at, sent, slowly));
+        tasks.push((name, tokio::spawn(ended)));
+    }
+    for (name, task) in tasks {
+        let took = task.await.expect("it ran").unwrap_or(Duration::MAX);
+        assert!(took < LOGIN + Duration::from_secs(4), "{name}: held open for {took:?}");
+    }
+    assert_eq!(LOGIN, Duration::from_secs(10));
 }

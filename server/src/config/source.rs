@@ -59,13 +59,7 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Overrides, parse, validate};
-    use crate::role::Role;
-
-    fn problems(text: &str) -> Vec<String> {
-        let result = parse(text).and_then(|raw| validate(raw, Role::Up, Overrides::default()));
-        result.err().into_iter().flatten().map(|p| p.to_string()).collect()
-    }
+    use crate::config::tests::problems;
 
     #[test]
     fn a_source_proves_webhooks_or_opens_an_api_or_both() {

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::decode::Decoder;
 use kiro_ports::{
-    Assignment, Clock, EventLog, LogBatch, NewRecord, Poll, PortError, Record, ReplayRequest, SqlEngine, Subscription, header,
+    Assignment, Clock, EventLog, LogBatch, NewRecord, Poll, PortError, Record, ReplayRequest, SqlEngine, Subscription, Watermarks, header,
 };
 use kiro_schemas::{Event, FaultKind, Micros, Tenant, TopicPartition};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,10 @@ const PART_BYTES: usize = 2 << 20;
 /// Polls without anything after which the log is taken to be away: some seconds.
 const MOST_IDLE: u32 = 50;
 const MINUTE: i64 = 60_000_000;
+/// Partitions whose beginning is looked for at a time.
+const TOGETHER: usize = 16;
+/// Records that one look reads: a client of Kafka costs more than what it reads, so a look leaves a sixteenth.
+const PROBES: i64 = 15;
 
 /// What is still to be read of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,18 +128,31 @@ impl Raw {
 
     /// Where each partition's records begin that came since a time, and where they end now.
     async fn begin(&self, since: Micros) -> Result<Cursor, PortError> {
-        let mut cursor = Cursor(BTreeMap::new());
-        for (at, marks) in self.log.watermarks(&self.topic).await? {
-            let (mut low, mut high) = (marks.low, marks.high);
-            while low < high {
-                let middle = low.midpoint(high);
+        let rest = |(at, marks): (TopicPartition, Watermarks)| async move {
+            let next = self.first(&at, marks, since).await?;
+            Ok::<_, PortError>((at.partition, Rest { next, end: marks.high }))
+        };
+        let marks = self.log.watermarks(&self.topic).await?;
+        Ok(Cursor(stream::iter(marks).map(rest).buffer_unordered(TOGETHER).try_collect().await?))
+    }
+
+    /// The first record of a partition that came since a time.
+    async fn first(&self, at: &TopicPartition, marks: Watermarks, since: Micros) -> Result<i64, PortError> {
+        let (mut low, mut high) = (marks.low, marks.high);
+        while low < high {
+            let mut offsets: Vec<i64> = (1..=PROBES).map(|part| low + (high - low).saturating_mul(part) / (PROBES + 1)).collect();
+            offsets.dedup();
+            for (offset, record) in offsets.iter().zip(self.log.read_each(at, &offsets).await?) {
                 // What is not there any more is older than all that is.
-                let is_before = self.log.read(&at, middle).await?.is_none_or(|record| record.recorded_at < since);
-                if is_before { low = middle + 1 } else { high = middle }
+                if record.is_none_or(|record| record.recorded_at < since) {
+                    low = offset + 1;
+                } else {
+                    high = *offset;
+                    break;
+                }
             }
-            cursor.0.insert(at.partition, Rest { next: low, end: marks.high });
         }
-        Ok(cursor)
+        Ok(low)
     }
 
     async fn read(&self, whose: (&Tenant, &str), cursor: &mut Cursor, counts: &mut Counts) -> Result<(), PortError> {

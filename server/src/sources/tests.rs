@@ -1,9 +1,14 @@
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
+use kiro_ports::{SourceStore as _, StoredSource};
 use kiro_schemas::{Micros, Tenant};
+use kiro_store::{Store, StoreConfig};
 
-use super::{Hook, secrets};
+use super::{Book, Hook, secrets};
+use crate::config::{Overrides, parse, validate};
 use crate::error::Error;
+use crate::role::Role;
 
 #[test]
 fn a_made_secret_is_for_the_server_alone() {
@@ -62,4 +67,37 @@ fn a_secret_that_cannot_be_read_for_a_while_stays_live() {
     assert!(accepts(&fresh, "the new secret").is_ok() && accepts(&fresh, "the old secret").is_err());
     std::fs::remove_file(&new).expect("removed");
     assert!(matches!(accepts(&read(None), "the new secret"), Err(Error::NoSecret { .. })), "nothing of the sender's");
+}
+
+/// Two looks at once: the one that began first saw a source that has been removed, and ends last.
+#[tokio::test]
+async fn what_an_older_look_saw_is_not_taken_after_a_newer_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = Some(folder.path().to_owned());
+    let config = validate(parse("").expect("a file"), Role::Up, Overrides { data_dir, ..Overrides::default() }).expect("a configuration");
+    let store = Store::open(StoreConfig::Sqlite(folder.path().join("control.sqlite"))).await.expect("a store");
+    let (secret_file, _) = secrets::make(&config.secrets_dir(), "shop").expect("a secret");
+    let shop = StoredSource {
+        name: "shop".to_owned(),
+        platform: "github".to_owned(),
+        tenant: Tenant::default(),
+        secret_file,
+        previous_secret_file: None,
+        token_file: None,
+        api: None,
+        added_at: Micros(1),
+    };
+    let book = Book::of(Arc::new(config), store.clone());
+    store.add(shop).await.expect("added");
+    let older = book.begin();
+    let saw = book.read(store.sources().await.expect("sources"));
+    assert!(saw.contains_key("shop"));
+    store.remove(&Tenant::default(), "shop").await.expect("removed");
+    book.refresh().await.expect("looked");
+    book.take(older, saw);
+    assert!(book.hook("shop").is_none(), "a source that was removed takes deliveries again");
+    let newer = book.begin();
+    let saw = book.read(Vec::new());
+    book.take(newer, saw);
+    assert_eq!(book.0.seen.read().expect("seen").0, newer);
 }

@@ -265,6 +265,10 @@ impl EventLog for SpillLog {
         self.shared.inner.read(at, offset).await
     }
 
+    async fn read_each(&self, at: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<Record>>, PortError> {
+        self.shared.inner.read_each(at, offsets).await
+    }
+
     fn state(&self) -> LogState {
         self.shared.inner.state()
     }

@@ -6,7 +6,7 @@ use kiro_schemas::{Micros, Outcome};
 
 use super::MOST_PROPERTIES;
 use crate::error::Fail;
-use crate::text::{clip, decode, seconds_ms, time};
+use crate::text::{clip, decode, heard, seconds_ms, time};
 use crate::xml::Attributes;
 
 /// Bytes of a message that are held; of its reason no more are kept.
@@ -94,6 +94,8 @@ pub(super) struct Case {
     pub(super) properties: Vec<(String, String)>,
     began: Option<Micros>,
     duration_ms: Option<i64>,
+    /// Times that are there and cannot be read.
+    pub(super) unread: u64,
     /// What the case says of itself, where no child says more.
     status: Option<Outcome>,
     /// Where in `tries` the case's own end stands.
@@ -129,8 +131,8 @@ impl Case {
                 (b"classname" | b"class", value) => put(&mut self.class, value),
                 (b"file" | b"filepath", value) => put(&mut self.file, value),
                 (b"line" | b"lineno", value) => self.line = decode(value).trim().parse().ok().filter(|line| *line >= 0),
-                (b"time" | b"duration", value) => self.duration_ms = seconds_ms(&decode(value)),
-                (b"timestamp", value) => self.began = time(&decode(value)),
+                (b"time" | b"duration", value) => self.duration_ms = heard(value, &mut self.unread, seconds_ms),
+                (b"timestamp", value) => self.began = heard(value, &mut self.unread, time),
                 (b"status" | b"result", value) => self.status = self.status.or_else(|| status(&decode(value))),
                 _ => {}
             }
@@ -159,8 +161,8 @@ impl Case {
             match attribute? {
                 (b"message", value) => clip(&decode(value), MESSAGE_BYTES).clone_into(&mut new.message),
                 (b"type", value) => clip(&decode(value), MESSAGE_BYTES).clone_into(&mut new.kind),
-                (b"time", value) => new.duration_ms = seconds_ms(&decode(value)),
-                (b"timestamp", value) => new.began = time(&decode(value)),
+                (b"time", value) => new.duration_ms = heard(value, &mut self.unread, seconds_ms),
+                (b"timestamp", value) => new.began = heard(value, &mut self.unread, time),
                 _ => {}
             }
         }

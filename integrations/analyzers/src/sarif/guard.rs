@@ -69,7 +69,7 @@ impl Read for Guard<'_> {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                self.failed = Some(Error::Bytes(error));
+                self.failed = Some(error.into());
                 return Err(failed());
             }
         };

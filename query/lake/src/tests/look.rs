@@ -14,6 +14,7 @@ use url::Url;
 use super::{commit, lake_on, table};
 use kiro_schemas::Fault as _;
 
+use crate::fault::{FaultStore, Toxics};
 use crate::{Flaw, Inspection, Lake};
 
 fn place(name: &str) -> Path {
@@ -104,4 +105,33 @@ async fn each_damage_of_a_file_is_told() {
     store.delete(&path).await.expect("deleted");
     assert_eq!(look(&store).await.flaws, [Flaw::MissingFile { path: path.to_string() }]);
     assert_eq!(lake.file_rows(table(), &live[2]).await.expect_err("gone").code(), "KIR-0306");
+}
+
+/// The gate before a start reads each log; opening what it looked at reads on from there.
+#[tokio::test]
+async fn what_was_looked_at_is_not_read_again() {
+    const COMMITS: i64 = 30;
+    let inner = Arc::new(InMemory::new());
+    let before = lake_on(Arc::clone(&inner) as _).await;
+    for at in 0..COMMITS {
+        before.commit(table(), commit(0, at, at + 1)).await.expect("a commit");
+    }
+    let store = Arc::new(FaultStore::new(Arc::clone(&inner), 1, Toxics::default()));
+    let root = Url::parse("memory:///").expect("a url");
+    let lake = Lake::look(Arc::clone(&store) as _, root, Arc::new(SystemClock)).await.expect("it answers").expect("a lake");
+    lake.check_tables().await.expect("all fit");
+    let looked = store.reads();
+    // Meanwhile somebody else commits: it is read on from what was seen.
+    before.commit(table(), commit(0, COMMITS, COMMITS + 1)).await.expect("a commit");
+    let offsets = lake.offsets(table()).await.expect("offsets");
+    assert_eq!(offsets, before.offsets(table()).await.expect("offsets"));
+    let opened = store.reads() - looked;
+    assert!(opened <= 3, "{opened} reads to open what was looked at with {looked}");
+    let read = lake.lake_snapshot(table()).await.expect("a version").expect("a table");
+    assert_eq!((read.files(), read.rows()), (31, 31));
+    // The library reads each commit twice by itself.
+    let snapshot = store.reads() - looked - opened;
+    assert!(snapshot <= 2 * COMMITS.unsigned_abs() + 12, "{snapshot} reads of the snapshot");
+    lake.commit(table(), commit(0, COMMITS + 1, COMMITS + 2)).await.expect("it is written on");
+    assert_eq!(before.offsets(table()).await.expect("offsets"), lake.offsets(table()).await.expect("offsets"));
 }

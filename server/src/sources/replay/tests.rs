@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
@@ -8,12 +9,13 @@ use kiro_ingest::decode::Decoder;
 use kiro_integrations::platforms;
 use kiro_log::{EmbeddedLog, EmbeddedOptions};
 use kiro_ports::{
-    EventLog, Headers, NewRecord, Normaliser, PortError, RECORD_ID, ReplayRequest, SqlAnswer, SqlEngine, SqlRequest, SystemClock,
+    Assignment, Clock as _, EventLog, Headers, LogConsumer, LogState, NewRecord, Normaliser, PortError, Position, RECORD_ID, Record,
+    ReplayRequest, SqlAnswer, SqlEngine, SqlRequest, Subscription, SystemClock, Watermarks,
 };
-use kiro_schemas::{Event, Micros, OffsetVector, Tenant};
+use kiro_schemas::{Event, Micros, OffsetVector, Tenant, TopicPartition};
 use serde_json::{Value, json};
 
-use super::{Cursor, PART, Raw, Rest, moment};
+use super::{Cursor, PART, Raw, Rest, TOGETHER, moment};
 use crate::journal::Journal;
 
 const TOPIC: &str = "webhooks";
@@ -166,4 +168,78 @@ async fn many_are_read_in_parts_and_each_once() {
     let all = ids.len();
     ids.dedup();
     assert_eq!((all, ids.len()), (count, count));
+}
+
+/// Counts how often records are looked for, and how many such looks there are at once.
+#[derive(Debug)]
+struct Counted {
+    log: Arc<EmbeddedLog>,
+    looks: AtomicUsize,
+    at_once: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl EventLog for Counted {
+    async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<(), PortError> {
+        self.log.ensure_topic(topic, partitions).await
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, PortError> {
+        self.log.append(records).await
+    }
+
+    async fn consume(&self, subscription: Subscription, assignment: Arc<dyn Assignment>) -> Result<Box<dyn LogConsumer>, PortError> {
+        self.log.consume(subscription, assignment).await
+    }
+
+    async fn watermarks(&self, topic: &str) -> Result<Vec<(TopicPartition, Watermarks)>, PortError> {
+        self.log.watermarks(topic).await
+    }
+
+    async fn read(&self, at: &TopicPartition, offset: i64) -> Result<Option<Record>, PortError> {
+        Ok(self.read_each(at, &[offset]).await?.pop().flatten())
+    }
+
+    async fn read_each(&self, at: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<Record>>, PortError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        let found = self.log.read_each(at, offsets).await;
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        found
+    }
+
+    fn state(&self) -> LogState {
+        self.log.state()
+    }
+}
+
+#[tokio::test]
+async fn the_beginning_of_many_partitions_is_found_in_few_looks_at_several_at_once() {
+    const PARTITIONS: i32 = 40;
+    let world = World::new(true).await;
+    let counted = Arc::new(Counted {
+        log: Arc::clone(&world.log),
+        looks: AtomicUsize::new(0),
+        at_once: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+    });
+    let raw = Raw { log: Arc::clone(&counted) as _, topic: "wide".to_owned(), ..world.raw.clone() };
+    counted.ensure_topic("wide", PARTITIONS).await.expect("a topic");
+    let records = |numbers: std::ops::Range<usize>| {
+        let record = |number| NewRecord { topic: "wide".to_owned(), ..self::raw(number, "acme", "github", 1) };
+        numbers.map(record).collect::<Vec<_>>()
+    };
+    counted.append(records(0..3_000)).await.expect("appended");
+    let before = counted.watermarks("wide").await.expect("marks");
+    let since = SystemClock.now();
+    counted.append(records(3_000..6_000)).await.expect("appended");
+    let found = raw.begin(since).await.expect("a cursor");
+    let marks = counted.watermarks("wide").await.expect("marks");
+    let expected = before.iter().zip(&marks).map(|((at, then), (_, now))| (at.partition, Rest { next: then.high, end: now.high }));
+    assert_eq!(found, Cursor(expected.collect()));
+    let (looks, most) = (counted.looks.load(Ordering::SeqCst), counted.most.load(Ordering::SeqCst));
+    assert!(looks <= 3 * marks.len(), "{looks} looks");
+    assert!((2..=TOGETHER).contains(&most), "{most} at once");
 }
