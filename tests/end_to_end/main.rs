@@ -21,6 +21,8 @@ mod github;
 #[path = "../../integrations/tests/history/github_world.rs"]
 #[expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
 mod github_world;
+#[path = "../../integrations/tests/history/gitlab_world.rs"]
+mod gitlab_world;
 mod golden;
 mod history;
 mod http;
