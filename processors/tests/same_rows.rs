@@ -30,7 +30,6 @@ const MINUTE: i64 = 60_000_000;
 const BEGIN: i64 = NOW - 60 * 1_440 * MINUTE;
 
 #[path = "../../integrations/tests/history/github_world.rs"]
-#[expect(dead_code, reason = "servers use the rest")]
 mod github_world;
 #[path = "../../integrations/tests/history/gitlab_world.rs"]
 #[expect(dead_code, reason = "servers use the rest")]
