@@ -42,7 +42,8 @@ pub(crate) async fn run(server: &Server, format: Format, args: ImportArgs) -> Re
 async fn platform(server: &Server, format: Format, asked: &Value) -> Result<u8> {
     let mut status = server.post("/api/v1/imports/platforms", asked).await?;
     let path = format!("/api/v1/imports/platforms/{}", status["id"].as_str().context("the server gave no import id")?);
-    let name = format!("{} {}", asked["platform"].as_str().unwrap_or(""), asked["repository"].as_str().unwrap_or(""));
+    let [platform, repository, since] = ["platform", "repository", "since"].map(|name| asked[name].as_str().unwrap_or(""));
+    let name = format!("{platform} {repository}");
     let bar = bar(PARTS, format)?;
     bar.set_style(ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>4} left  {msg}")?);
     // One for all looks: it is remembered while the server is asked.
@@ -53,7 +54,8 @@ async fn platform(server: &Server, format: Format, asked: &Value) -> Result<u8> 
             result = &mut pressed => {
                 result?;
                 bar.finish_and_clear();
-                drop(writeln!(std::io::stderr(), "kirolinter: the import of {name} goes on at the server; the same command shows it again"));
+                let again = format!("kirolinter import {name} --since {since}");
+                drop(writeln!(std::io::stderr(), "kirolinter: the import of {name} goes on at the server; look at it again: {again}"));
                 return Ok(INTERRUPTED);
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -5,7 +5,9 @@
 //! that the same fact is the same event. [`Api`] asks, with patience; [`Walk`] goes from page to page and can go on after any of
 //! them.
 
-use kiro_schemas::{Micros, Secret};
+use bytes::Bytes;
+use kiro_ports::{NormaliseError, Normaliser as _};
+use kiro_schemas::{Event, Micros, Secret, Transition};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -23,6 +25,10 @@ use crate::{Error, Platform, Result};
 const CHANGES_FOR: i64 = 30 * DAY;
 /// A day, in microseconds.
 pub(crate) const DAY: i64 = 86_400_000_000;
+/// How the id of an event ends that says what no webhook tells.
+const BESIDE: &str = "/beside";
+/// A platform tells us what it has a moment after it happened, as far as we say so.
+const TOLD_AFTER: i64 = 60_000_000;
 /// Rows of a page.
 pub(crate) const PAGE: usize = 100;
 
@@ -146,7 +152,8 @@ pub struct Told {
     pub event: &'static str,
     /// What it would have sent.
     pub payload: Value,
-    /// What is known beside it.
+    /// Attributes of its subject that no webhook tells. They are told as an event of their own: the webhook's has the id of the other
+    /// one, and whichever comes second is left out as a repeat.
     pub notes: Vec<(&'static str, String)>,
 }
 
@@ -154,6 +161,38 @@ impl Told {
     pub(crate) fn new(event: &'static str, payload: Value) -> Self {
         Self { event, payload, notes: Vec::new() }
     }
+
+    /// What the webhook says, by the same reader, and what none says.
+    ///
+    /// # Errors
+    /// It is not of the shape of the webhook.
+    pub fn events(&self, platform: &Platform) -> std::result::Result<Vec<Event<'static>>, NormaliseError> {
+        let headers: Vec<_> =
+            platform.event_header.map(|name| (name.to_owned(), Bytes::from_static(self.event.as_bytes()))).into_iter().collect();
+        let payload = self.payload.to_string();
+        let mut events: Vec<_> = platform.normalise(&headers, payload.as_bytes())?.into_iter().map(Event::into_owned).collect();
+        let beside = events.last().filter(|_| !self.notes.is_empty()).map(|last| self.beside(last));
+        events.extend(beside);
+        for event in &mut events {
+            event.known_at = Some(event.time.plus(TOLD_AFTER));
+        }
+        Ok(events)
+    }
+
+    fn beside(&self, event: &Event<'static>) -> Event<'static> {
+        let (source, subject_id) = (event.source.clone(), event.subject_id.clone());
+        let mut said = Event { attempt: event.attempt, ..Event::new(event.subject, Transition::Updated, source, subject_id, event.time) };
+        said.derive_id();
+        said.id.to_mut().push_str(BESIDE);
+        said.attributes.extend(self.notes.iter().map(|(name, text)| ((*name).into(), text.clone().into())));
+        said
+    }
+}
+
+/// Whether an event says what no webhook tells, so that none was missed.
+#[must_use]
+pub fn is_beside(event: &Event<'_>) -> bool {
+    event.id.ends_with(BESIDE)
 }
 
 /// A row of a page.

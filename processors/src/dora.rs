@@ -17,6 +17,7 @@ mod assess;
 mod evidence;
 mod facts;
 mod figures;
+mod repository;
 mod rows;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,8 @@ const LOOKBACK: usize = 20;
 const DAY: i64 = 86_400_000_000;
 /// How long before its merge a change may have had its first commit that pushes show; what is older belongs to something else.
 const BRANCH_LIFE: i64 = 180 * DAY;
+/// How much longer commits of branches are kept, for merges that are told late.
+const TOLD_LATE: i64 = 31 * DAY;
 
 /// The fold.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct Dora {
     restored: HashMap<u128, Vec<Value<'static>>>,
     /// Periods that begin earlier are told no more.
     edge: i64,
+    /// Commits of branches that were made earlier are let go.
+    commits_edge: i64,
 }
 
 impl Dora {
@@ -61,6 +66,7 @@ impl Dora {
             told: HashMap::new(),
             restored: HashMap::new(),
             edge: i64::MIN,
+            commits_edge: i64::MIN,
         }
     }
 
@@ -151,7 +157,13 @@ impl Dora {
     /// Moves the edge with the clock, a month at a time, and forgets what lies behind it.
     fn advance(&mut self, now: Micros) {
         let kept = now.plus(-i64::from(self.settings.keep_days).saturating_mul(DAY));
-        let edge = Zone::default().window(Window::Month, kept).start.0;
+        let month = |at: Micros| Zone::default().window(Window::Month, at).start.0;
+        let edge = month(kept);
+        let commits_edge = month(now.plus(-(BRANCH_LIFE + TOLD_LATE)));
+        if commits_edge > self.commits_edge {
+            self.commits_edge = commits_edge;
+            self.state.shed(commits_edge);
+        }
         if edge <= self.edge {
             return;
         }

@@ -1,5 +1,5 @@
-//! However a fact comes in, as GitHub's webhook, a line of CSV or a native event, how often and in which order: the rows of its
-//! subject are the same.
+//! However a fact comes in, as a webhook of GitHub or GitLab, from their past, as a line of CSV or a native event, how often and in
+//! which order: the rows of its subject are the same.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -13,6 +13,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use kiro_ingest::decode::Decoder;
 use kiro_ingest::mapping::Mapping;
+use kiro_integrations::backfill::is_beside;
 use kiro_integrations::platform;
 use kiro_ports::{Folding as _, Headers};
 use kiro_processors::{FoldConfig, Processors};
@@ -28,14 +29,27 @@ const MINUTE: i64 = 60_000_000;
 /// A fact lies in the sixty days before.
 const BEGIN: i64 = NOW - 60 * 1_440 * MINUTE;
 
+#[path = "../../integrations/tests/history/github_world.rs"]
+mod github_world;
+#[path = "../../integrations/tests/history/gitlab_world.rs"]
+#[expect(dead_code, reason = "servers use the rest")]
+mod gitlab_world;
+#[path = "same_rows/past.rs"]
+mod past;
+
+/// What the worlds are made of that servers give elsewhere.
+mod forge {
+    pub(crate) use crate::past::{NOW, Thing, World};
+}
+
 static DECODER: LazyLock<Decoder> = LazyLock::new(|| {
-    let github = platform("github").expect("a platform");
-    Decoder::new(vec![Arc::new(*github)], Vec::new())
+    let known = ["github", "gitlab"].map(|name| *platform(name).expect("a platform"));
+    Decoder::new(known.into_iter().map(|platform| Arc::new(platform) as _).collect(), Vec::new())
 });
 
-/// One of GitHub's payloads with other values at some places.
-fn with(name: &str, changes: &[(&str, Json)]) -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../integrations/tests/github").join(format!("{name}.json"));
+/// One of a platform's payloads with other values at some places.
+fn payload(platform: &str, name: &str, changes: &[(&str, Json)]) -> Json {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../integrations/tests").join(platform).join(format!("{name}.json"));
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut payload: Json = serde_json::from_slice(&bytes).expect("JSON");
     for (place, value) in changes {
@@ -56,8 +70,19 @@ fn decode(headers: &[(&str, &str)], bytes: &[u8]) -> Vec<Event<'static>> {
     DECODER.decode("events", &headers, bytes).expect("events").into_iter().map(Event::into_owned).collect()
 }
 
-fn webhook(kind: &str, body: &Json) -> Vec<Event<'static>> {
-    decode(&[("kiro-format", "github"), ("x-github-event", kind)], body.to_string().as_bytes())
+fn with(name: &str, changes: &[(&str, Json)]) -> Json {
+    payload("github", name, changes)
+}
+
+fn of_gitlab(name: &str, changes: &[(&str, Json)]) -> Json {
+    payload("gitlab", name, changes)
+}
+
+fn webhook((kind, body): &Delivery) -> Vec<Event<'static>> {
+    // GitLab's events are called hooks.
+    let platform = if kind.ends_with(" Hook") { "gitlab" } else { "github" };
+    let header = format!("x-{platform}-event");
+    decode(&[("kiro-format", platform), (&header, kind)], body.to_string().as_bytes())
 }
 
 fn native(event: &Event<'_>) -> Event<'static> {
@@ -116,6 +141,7 @@ fn by_csv(events: &[&Event<'static>]) -> Vec<Event<'static>> {
 /// What happens: a run with its attempts, a request with its pushes, or a deployment.
 #[derive(Debug, Clone)]
 struct Fact {
+    is_gitlab: bool,
     kind: u8,
     minute: i64,
     took: i64,
@@ -124,8 +150,8 @@ struct Fact {
 }
 
 fn facts() -> impl Strategy<Value = Vec<Fact>> {
-    let fact = (0_u8..3, 0_i64..50_000, 0_i64..120, 1_i64..4, any::<Index>());
-    let fact = fact.prop_map(|(kind, minute, took, attempts, word)| Fact { kind, minute, took, attempts, word });
+    let fact = (any::<bool>(), 0_u8..3, 0_i64..50_000, 0_i64..120, 1_i64..4, any::<Index>());
+    let fact = fact.prop_map(|(is_gitlab, kind, minute, took, attempts, word)| Fact { is_gitlab, kind, minute, took, attempts, word });
     prop::collection::vec(fact, 1..12)
 }
 
@@ -138,7 +164,7 @@ fn sha(kind: &str, number: usize) -> Json {
     json!(format!("{digits:0<40}"))
 }
 
-type Delivery = (&'static str, Json);
+type Delivery = github_world::Hook;
 
 impl Fact {
     fn time(&self, minutes: i64) -> Json {
@@ -147,6 +173,9 @@ impl Fact {
 
     fn deliveries(&self, number: usize) -> Vec<Delivery> {
         match self.kind {
+            0 if self.is_gitlab => self.pipeline(number).into(),
+            1 if self.is_gitlab => self.merge_request(number),
+            _ if self.is_gitlab => self.deployment_of_gitlab(number).into(),
             0 => (1..=self.attempts).flat_map(|attempt| self.run(number, attempt)).collect(),
             1 => self.request(number),
             _ => self.deployment(number),
@@ -207,10 +236,65 @@ impl Fact {
     }
 }
 
+/// GitLab's webhooks of the same.
+impl Fact {
+    fn pipeline(&self, number: usize) -> [Delivery; 3] {
+        let end = *self.word.get(&["canceled", "skipped", "manual"]);
+        ["pending", "running", end].map(|status| {
+            let changes = [
+                ("/object_attributes/id", json!(number)),
+                ("/object_attributes/created_at", self.time(0)),
+                ("/object_attributes/finished_at", if status == end { self.time(self.took + 1) } else { Json::Null }),
+            ];
+            ("Pipeline Hook", of_gitlab(&format!("Pipeline-Hook.{status}.own"), &changes))
+        })
+    }
+
+    /// A request, approved and merged, its branch that is pushed, and the trunk with the same commits and the merge.
+    fn merge_request(&self, number: usize) -> Vec<Delivery> {
+        let (begin, end, merge) = (self.time(0), self.time(self.took + 1), sha("merge", number));
+        let own = [
+            ("/object_attributes/iid", json!(number)),
+            ("/object_attributes/created_at", begin.clone()),
+            ("/object_attributes/last_commit/id", sha("second", number)),
+            ("/object_attributes/last_commit/timestamp", self.time(-5)),
+        ];
+        let step = |name: &str, time: &Json, more: &[(&'static str, Json)]| {
+            let changes = [&own[..], &[("/object_attributes/updated_at", time.clone())], more].concat();
+            ("Merge Request Hook", of_gitlab(&format!("Merge-Request-Hook.{name}.own"), &changes))
+        };
+        let commits = [
+            ("/commits/0/id", sha("first", number)),
+            ("/commits/0/timestamp", self.time(-90)),
+            ("/commits/1/id", sha("second", number)),
+            ("/commits/1/timestamp", self.time(-5)),
+        ];
+        let merged = [("/after", merge.clone()), ("/commits/2/id", merge.clone()), ("/commits/2/timestamp", end.clone())];
+        let trunk = [&commits[..], &merged].concat();
+        vec![
+            step("approved", &self.time(self.took / 2), &[]),
+            step("merged", &end, &[("/object_attributes/merge_commit_sha", merge)]),
+            ("Push Hook", of_gitlab("Push-Hook.branch.own", &commits)),
+            ("Push Hook", of_gitlab("Push-Hook.merge.own", &trunk)),
+        ]
+    }
+
+    fn deployment_of_gitlab(&self, number: usize) -> [Delivery; 3] {
+        let end = *self.word.get(&["failed", "blocked"]);
+        [("created", 0), ("running", 1), (end, self.took + 2)].map(|(name, minutes)| {
+            let changes = [("/deployment_id", json!(number)), ("/status_changed_at", self.time(minutes))];
+            ("Deployment Hook", of_gitlab(&format!("Deployment-Hook.{name}.own"), &changes))
+        })
+    }
+}
+
 /// Each fact by each of the three ways, with times of arrival.
 fn ways(facts: &[Fact]) -> [Vec<Sent>; 3] {
     let deliveries = facts.iter().enumerate().flat_map(|(number, fact)| fact.deliveries(number));
-    let hooks: Vec<Event<'static>> = deliveries.flat_map(|(kind, body)| webhook(kind, &body)).collect();
+    by_ways(deliveries.flat_map(|delivery| webhook(&delivery)).collect())
+}
+
+fn by_ways(hooks: Vec<Event<'static>>) -> [Vec<Sent>; 3] {
     let natives: Vec<_> = hooks.iter().map(native).collect();
     let mut files: BTreeMap<_, Vec<&Event<'static>>> = BTreeMap::new();
     for event in &hooks {
@@ -310,5 +394,30 @@ proptest! {
         let order: Vec<&Sent> = shuffled.into_iter().map(|(_, sent)| sent).collect();
         let parts: Vec<Vec<&Sent>> = order.chunks(size).map(<[_]>::to_vec).collect();
         prop_assert_eq!(fold(&parts, &[]), straight);
+    }
+
+    /// The past of a repository, its webhooks, files and native events, shuffled and repeated, whichever of two of one id comes
+    /// first and the other left out: the rows are those of the past alone, and, but for what only the past tells, of the webhooks.
+    #[test]
+    fn the_past_and_the_webhooks_give_the_same_rows(
+        is_gitlab in any::<bool>(),
+        count in 3_i64..25,
+        keys in prop::collection::vec(any::<u64>(), 400),
+        size in 1_usize..40,
+    ) {
+        let (past, hooks) = if is_gitlab { past::gitlab(count) } else { past::github(count) };
+        let sent = |events: Vec<Event<'static>>| (0_i64..).zip(events).map(|(at, event)| Sent { event, recorded_at: NOW + at }).collect::<Vec<_>>();
+        let (of_past, ways) = (sent(past), by_ways(hooks.iter().flat_map(webhook).collect()).concat());
+        let alone = fold(&[of_past.iter().collect()], &["known_at"]);
+        let mut shuffled: Vec<(u64, &Sent)> = keys.iter().copied().cycle().zip(of_past.iter().chain(&ways)).collect();
+        shuffled.sort_by_key(|(key, _)| *key);
+        let mut told = BTreeSet::new();
+        shuffled.retain(|(_, sent)| told.insert((&sent.event.source, &sent.event.id)));
+        let order: Vec<&Sent> = shuffled.into_iter().map(|(_, sent)| sent).collect();
+        let parts: Vec<Vec<&Sent>> = order.chunks(size).map(<[_]>::to_vec).collect();
+        prop_assert_eq!(&fold(&parts, &["known_at"]), &alone);
+        let told_by_hooks: Vec<&Sent> = of_past.iter().filter(|sent| !is_beside(&sent.event)).collect();
+        prop_assert!(told_by_hooks.len() < of_past.len(), "no first commit");
+        prop_assert_eq!(fold(&[ways.iter().collect()], &["known_at"]), fold(&[told_by_hooks], &["known_at"]));
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use kiro_ingest::engine::EngineHandle;
-use kiro_integrations::backfill::{Api, Course, Turn, Turns, Walk};
+use kiro_integrations::backfill::{Api, Course, Turn, Turns, Walk, is_beside};
 use kiro_integrations::outbound::Client;
 use kiro_integrations::{Platform, platform};
 use kiro_ports::{BackfillStatus, Backfills, NewBackfill, NewRecord, PortError, Principal, SqlEngine};
@@ -310,9 +310,10 @@ impl Backfiller {
         let Errand { platform, tenant, is_reconciling, turn } = errand;
         let known = rows::known(&self.sql, tenant, events).await?;
         let missed: Vec<&Event<'_>> = events.iter().filter(|event| !known.has(event)).collect();
-        let found = if *is_reconciling { Found::Missed } else { Found::Imported };
+        let count = if *is_reconciling { missed.iter().filter(|event| !is_beside(event)).count() } else { 0 };
         self.telemetry.backfilled(platform.name, Found::Known, events.len() - missed.len());
-        self.telemetry.backfilled(platform.name, found, missed.len());
+        self.telemetry.backfilled(platform.name, Found::Missed, count);
+        self.telemetry.backfilled(platform.name, Found::Imported, missed.len() - count);
         if !missed.is_empty() {
             let began = Instant::now();
             let records: Vec<NewRecord> = missed.iter().map(|event| self.journal.record(tenant, event)).collect();
@@ -330,7 +331,7 @@ impl Backfiller {
             // What happens now is appended by the same writer: it has the other half of the time.
             tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
         }
-        Ok(if *is_reconciling { missed.len() } else { 0 })
+        Ok(count)
     }
 
     /// Looks now and then for what webhooks missed, in each repository that was imported: at the start, since webhooks come to

@@ -22,7 +22,6 @@ mod github;
 #[expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
 mod github_world;
 #[path = "../../integrations/tests/history/gitlab_world.rs"]
-#[expect(dead_code, reason = "the tests of the crate use the rest")]
 mod gitlab_world;
 mod golden;
 mod history;

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-use kiro_ports::Normaliser as _;
 use kiro_schemas::{Event, Micros};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,8 +9,6 @@ use serde_json::{Map, Value};
 use super::{Api, Ask, Backfill, Follow, Known, Page, Reply, Round, Row, Span, Told, Without, of};
 use crate::{Error, Platform, Result};
 
-/// A platform tells us what it has a moment after it happened, as far as we say so.
-const TOLD_AFTER: i64 = 60_000_000;
 /// Platforms show a change a moment after it was made: the next walk begins so much before the end of the last.
 const OVERLAP: i64 = 600_000_000;
 /// How often a list is read when it changes while it is read.
@@ -330,15 +326,8 @@ impl Walk {
 
     /// Reads what a webhook would have told. A row that cannot be read is noted, and the others are read.
     fn read(&mut self, told: &Told, events: &mut Vec<Event<'static>>) {
-        let bytes = told.payload.to_string();
-        let event = self.platform.event_header.map(|name| (name.to_owned(), Bytes::from_static(told.event.as_bytes())));
-        match self.platform.normalise(&event.into_iter().collect::<Vec<_>>(), bytes.as_bytes()) {
-            Ok(found) => events.extend(found.into_iter().map(|event| {
-                let mut event = event.into_owned();
-                event.known_at = Some(event.time.plus(TOLD_AFTER));
-                event.attributes.extend(told.notes.iter().map(|(name, text)| ((*name).into(), text.clone().into())));
-                event
-            })),
+        match told.events(self.platform) {
+            Ok(found) => events.extend(found),
             Err(error) => self.course.note(error.reason),
         }
     }

@@ -41,6 +41,7 @@ fn read(ask: &Ask, known: &Known<'_>, body: &[u8]) -> serde_json::Result<Page> {
         "pipeline" => pipeline(ask, known, &serde_json::from_slice(body)?),
         "deployments" => each(known, rows(body)?, deployment),
         "merge requests" => merges(known, rows(body)?),
+        "fork" => fork(ask, known, &serde_json::from_slice(body)?),
         "commits" => commits(ask, known, &rows(body)?),
         "issues" => each(known, rows(body)?, issue),
         "releases" => releases(known, rows(body)?),
@@ -191,37 +192,81 @@ fn deployment(known: &Known<'_>, row: &Value) -> (Told, &'static str) {
     (Told::new("Deployment Hook", payload), "id")
 }
 
+/// What is kept of a merge request until it is told.
+const OF_MERGE: &[&str] = &[
+    "iid",
+    "title",
+    "state",
+    "source_branch",
+    "target_branch",
+    "source_project_id",
+    "target_project_id",
+    "sha",
+    "merge_commit_sha",
+    "squash_commit_sha",
+    "draft",
+    "web_url",
+    "created_at",
+    "updated_at",
+    "merged_at",
+    "closed_at",
+    "labels",
+];
+
 fn merges(known: &Known<'_>, rows: Vec<Value>) -> Page {
+    let mut of_forks = BTreeMap::<i64, Vec<Value>>::new();
     let row = |row: Value| {
-        let iid = id(&row, "iid")?;
-        let key = changed(&row, "iid");
-        if text(&row, "state") != "merged" {
-            return Some(Row { key, told: merge(known, &row), asks: Vec::new() });
-        }
-        let kept = [
-            "iid",
-            "title",
-            "state",
-            "source_branch",
-            "target_branch",
-            "sha",
-            "merge_commit_sha",
-            "squash_commit_sha",
-            "draft",
-            "web_url",
-            "created_at",
-            "updated_at",
-            "merged_at",
-            "closed_at",
-            "labels",
-        ];
-        let mut merge = pick(&row, &kept);
+        let key = id(&row, "iid").map(|_| changed(&row, "iid"))?;
+        let mut merge = pick(&row, OF_MERGE);
         merge["author"] = pick(row.get("author").unwrap_or(&Value::Null), &["username", "name"]);
-        let path = below(known, &format!("merge_requests/{iid}/commits?per_page={PAGE}"));
-        let commits = Ask::new("commits", path, Follow::Pages, Without::Gone).with(json!({ "merge": merge }));
-        Some(Row { key, told: Vec::new(), asks: vec![commits] })
+        let fork = id(&merge, "source_project_id").filter(|fork| is_of_fork(&merge) && !known.about.contains_key(&fork_name(*fork)));
+        if let Some(fork) = fork {
+            of_forks.entry(fork).or_default().push(merge);
+            return Some(Row { key, ..Row::default() });
+        }
+        Some(Row { key, ..whole(known, merge) })
     };
-    Page { rows: rows.into_iter().filter_map(row).collect(), ..Page::default() }
+    let rows = rows.into_iter().filter_map(row).collect();
+    let ask = |(fork, merges)| {
+        let ask = Ask::new("fork", format!("/projects/{fork}"), Follow::No, Without::Off);
+        ask.with(json!({"fork": fork, "merges": merges}))
+    };
+    Page { rows, asks: of_forks.into_iter().map(ask).collect(), ..Page::default() }
+}
+
+/// Whether the branch of a merge request is another project's. A fork that was deleted has no number any more.
+fn is_of_fork(merge: &Value) -> bool {
+    id(merge, "target_project_id").is_some() && id(merge, "source_project_id") != id(merge, "target_project_id")
+}
+
+fn fork_name(number: i64) -> String {
+    format!("fork {number}")
+}
+
+/// A merge request names the project of its branch by a number alone; the answer is null where that is gone, or not for everybody.
+fn fork(ask: &Ask, known: &Known<'_>, row: &Value) -> Page {
+    let name = fork_name(id(&ask.with, "fork").unwrap_or(-1));
+    let mut about = known.about.clone();
+    about.insert(name.clone(), row["web_url"].clone());
+    let merges = ask.with["merges"].as_array().cloned().unwrap_or_default();
+    let rows = merges.into_iter().map(|merge| whole(&Known { about: &about, ..*known }, merge)).collect();
+    Page { rows, learnt: vec![(name, row["web_url"].clone())], ..Page::default() }
+}
+
+/// Tells a merge request; of one that is merged the first commit is asked for before.
+fn whole(known: &Known<'_>, mut merge: Value) -> Row {
+    if is_of_fork(&merge) {
+        let number = id(&merge, "source_project_id").unwrap_or(-1);
+        let address = known.about.get(&fork_name(number)).filter(|url| url.is_string());
+        merge["source"] = address.map_or(Value::Null, |url| json!({ "web_url": url }));
+        merge["source_project_id"] = number.into();
+    }
+    if text(&merge, "state") != "merged" {
+        return Row { told: self::merge(known, &merge), ..Row::default() };
+    }
+    let path = below(known, &format!("merge_requests/{}/commits?per_page={PAGE}", id(&merge, "iid").unwrap_or(0)));
+    let commits = Ask::new("commits", path, Follow::Pages, Without::Gone).with(json!({ "merge": merge }));
+    Row { asks: vec![commits], ..Row::default() }
 }
 
 /// The commits of a merge request are told from the last on.
@@ -250,13 +295,15 @@ fn merge(known: &Known<'_>, row: &Value) -> Vec<Told> {
     let opened = json!({
         "object_kind": "merge_request", "user": row["author"], "project": about(known), "object_attributes": {
             "iid": row["iid"], "state": "opened", "action": "open", "source_branch": row["source_branch"],
-            "target_branch": row["target_branch"], "url": row["web_url"], "created_at": second(row, "created_at"),
+            "target_branch": row["target_branch"], "source_project_id": row["source_project_id"],
+            "target_project_id": row["target_project_id"], "source": row["source"], "url": row["web_url"], "created_at": second(row, "created_at"),
         },
     });
     let stands = json!({
         "object_kind": "merge_request", "project": about(known), "labels": labels, "object_attributes": {
             "iid": row["iid"], "title": row["title"], "state": row["state"], "action": action, "source_branch": row["source_branch"],
-            "target_branch": row["target_branch"], "last_commit": {"id": row["sha"]}, "merge_commit_sha": row["merge_commit_sha"],
+            "target_branch": row["target_branch"], "source_project_id": row["source_project_id"],
+            "target_project_id": row["target_project_id"], "source": row["source"], "last_commit": {"id": row["sha"]}, "merge_commit_sha": row["merge_commit_sha"],
             "squash_commit_sha": row["squash_commit_sha"], "draft": row["draft"], "url": row["web_url"],
             "created_at": second(row, "created_at"), "updated_at": second(row, "updated_at"), "merged_at": second(row, "merged_at"),
             "closed_at": second(row, "closed_at"),
@@ -297,7 +344,28 @@ fn releases(known: &Known<'_>, rows: Vec<Value>) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use super::{begin, merge_request};
+    use kiro_schemas::Micros;
+    use serde_json::{Value, json};
+
+    use super::{begin, merge_request, merges};
+    use crate::backfill::{Known, Span};
+
+    /// A fork that was deleted, or that was never one.
+    #[test]
+    fn a_branch_of_a_deleted_fork_is_not_ours() {
+        let span = Span { since: Micros(0), fresh: Micros(0), until: Micros(0) };
+        let source = |number: Value| {
+            let row = json!({"iid": 1, "state": "opened", "source_project_id": number, "target_project_id": 15, "created_at": "2026-02-01T00:00:00Z",
+                "source_branch": "fix", "updated_at": "2026-02-01T00:00:00Z"});
+            let about = [("project".to_owned(), json!({"id": 15, "web_url": "https://gitlab.example/acme/shop"}))].into_iter().collect();
+            let page = merges(&Known { span, about: &about, has_next: false }, vec![row]);
+            let told = page.rows.into_iter().flat_map(|row| row.told).flat_map(|told| told.events(&crate::gitlab::webhook::PLATFORM));
+            let attributes = told.flatten().flat_map(|event| event.attributes);
+            attributes.filter(|(name, _)| name == "head_source").map(|(_, text)| text.into_owned()).collect::<Vec<_>>()
+        };
+        assert!(source(json!(15)).is_empty());
+        assert_eq!(source(Value::Null), ["unknown", "unknown"]);
+    }
 
     #[test]
     fn a_project_is_a_path_of_groups() {

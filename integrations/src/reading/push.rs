@@ -32,6 +32,9 @@ struct Author<'a> {
     name: Option<Text<'a>>,
 }
 
+/// What stands before the default branch in an id: less than the `/` before any other.
+const ON_DEFAULT: char = '#';
+
 /// A push.
 pub(crate) struct Push<'a> {
     pub(crate) source: Text<'a>,
@@ -48,7 +51,9 @@ impl<'a> Push<'a> {
     /// The commits that came to the default branch, and those that were new on another; tags and deletions say nothing of changes.
     ///
     /// A commit may come to several branches, in any order of deliveries. What it says on each has an id of its own, and the default
-    /// branch alone is where it goes to (`base_branch`), so that the commit's row is the same whichever is told first.
+    /// branch alone is where it goes to (`base_branch`), so that the commit's row is the same whichever is told first. The default
+    /// branch's id comes before the others by the order of letters: where a commit comes from outlasts where it went to. None of them
+    /// is the bare id, which programs before this one gave to whatever push told of a commit first.
     pub(crate) fn events(mut self) -> Vec<Event<'a>> {
         let commits = std::mem::take(&mut self.commits);
         let Some(branch) = self.reference.0.strip_prefix("refs/heads/") else { return Vec::new() };
@@ -63,10 +68,13 @@ impl<'a> Push<'a> {
         said.set("branch", Value::text(branch.to_owned()));
         if is_default {
             said.set("base_branch", Value::text(branch.to_owned()));
+            said.id = format!("{}{ON_DEFAULT}{branch}", said.id).into();
             note(&mut said, "pushed_with", self.after.clone().map(|sha| sha.0));
             note(&mut said, "pushed_onto", self.before.clone().filter(|sha| !is_nothing(sha)).map(|sha| sha.0));
         } else {
             tell_apart(&mut said, branch);
+            let began = self.before.as_ref().filter(|sha| is_nothing(sha)).and(self.after.as_ref());
+            note(&mut said, "new_branch", began.map(|sha| format!("{branch}@{}", sha.0)));
         }
         set_time(&mut said, "created_at", Some(time));
         let files: BTreeSet<&str> = commit.added.iter().chain(&commit.modified).chain(&commit.removed).map(|file| &*file.0).collect();

@@ -10,6 +10,8 @@ pub(crate) const DESCRIPTION: &str = include_str!("gitlab.openapi.json");
 /// The project.
 pub(crate) const PROJECT: &str = "acme/web/shop";
 const WEB: &str = "https://gitlab.com/acme/web/shop";
+/// A fork of it.
+const FORK: i64 = 99;
 
 /// As the API says it: with a part of a second.
 fn exact(minutes: i64) -> String {
@@ -37,6 +39,17 @@ fn project() -> Value {
 fn commit(number: i64, minutes: i64) -> Value {
     json!({"id": sha(number), "short_id": "abc", "title": "Mend", "message": "Mend", "author_name": "Ada", "author_email": "a@acme.example",
         "created_at": exact(minutes), "authored_date": exact(minutes), "committed_date": exact(minutes)})
+}
+
+/// Which project the branch of a merge request is of: every sixth comes from a fork.
+fn of_branch(number: i64) -> i64 {
+    if number % 6 == 0 { FORK } else { 15 }
+}
+
+fn fork() -> Value {
+    let mut fork = project();
+    (fork["id"], fork["path_with_namespace"], fork["web_url"]) = (FORK.into(), "ada/shop".into(), "https://gitlab.com/ada/shop".into());
+    fork
 }
 
 /// The jobs of a pipeline: the third one was tried twice.
@@ -69,6 +82,7 @@ pub(crate) fn world(pipelines: i64) -> World {
     let token = json!({"id": 4, "name": "kirolinter", "revoked": false, "created_at": exact(9), "scopes": ["read_api"], "user_id": 7, "active": true, "expires_at": null});
     world.insert("/personal_access_tokens/self".to_owned(), Thing::One(token));
     world.insert("/projects/acme%2Fweb%2Fshop".to_owned(), Thing::One(project()));
+    world.insert(format!("/projects/{FORK}"), Thing::One(fork()));
     let mut all = [vec![], vec![], vec![], vec![], vec![]];
     let step = 364 * 1_440 / pipelines;
     for number in 1..=pipelines {
@@ -83,7 +97,7 @@ pub(crate) fn world(pipelines: i64) -> World {
                 "deployable": {"id": number * 10, "status": "success", "stage": "deploy", "name": "deploy", "web_url": format!("{WEB}/-/jobs/{}", number * 10), "commit": commit(number, at)}}));
             all[2].push(json!({"id": number, "iid": number, "project_id": 15, "title": format!("Change {number}"), "state": "merged", "created_at": exact(at + 500),
                 "updated_at": exact(at), "merged_at": exact(at), "closed_at": null, "target_branch": "main", "source_branch": "mend", "author": user(), "labels": ["backend"],
-                "draft": false, "sha": sha(number), "merge_commit_sha": sha(number + 1), "squash_commit_sha": null, "web_url": format!("{WEB}/-/merge_requests/{number}")}));
+                "source_project_id": of_branch(number), "target_project_id": 15, "draft": false, "sha": sha(number), "merge_commit_sha": sha(number + 1), "squash_commit_sha": null, "web_url": format!("{WEB}/-/merge_requests/{number}")}));
             world.insert(
                 format!("{base}/merge_requests/{number}/commits"),
                 Thing::List(vec![commit(number, at + 400), commit(number, at + 900)], None),
@@ -101,7 +115,17 @@ pub(crate) fn world(pipelines: i64) -> World {
     world
 }
 
-/// The webhooks that would have told of the ends of the same.
+/// Adds a pipeline without jobs that ended just now.
+pub(crate) fn one_more(world: &mut World) {
+    let row = pipeline(7_777, 12);
+    world.insert("/projects/15/pipelines/7777".to_owned(), Thing::One(row.clone()));
+    world.insert("/projects/15/pipelines/7777/jobs".to_owned(), Thing::List(Vec::new(), None));
+    if let Some(Thing::List(rows, _)) = world.get_mut("/projects/15/pipelines") {
+        rows.push(row);
+    }
+}
+
+/// The webhooks that would have told of the same: of merge requests that they were opened, of all how they ended.
 pub(crate) fn hooks(pipelines: i64) -> Vec<Hook> {
     let (step, mut hooks) = (364 * 1_440 / pipelines, Vec::new());
     let project = json!({"id": 15, "name": "Shop", "path_with_namespace": PROJECT, "web_url": WEB, "ci_config_path": null});
@@ -126,7 +150,12 @@ pub(crate) fn hooks(pipelines: i64) -> Vec<Hook> {
             hooks.push(("Deployment Hook", json!({"object_kind": "deployment", "status": "success", "status_changed_at": second(at - 5), "deployment_id": number,
                 "deployable_id": number * 10, "deployable_url": format!("{WEB}/-/jobs/{}", number * 10), "environment": "production", "environment_tier": "production",
                 "project": project, "short_sha": "abc", "commit_url": format!("{WEB}/-/commit/{}", sha(number)), "commit_title": "Mend", "ref": "main", "user": user()})));
-            let request = json!({"iid": number, "title": format!("Change {number}"), "state": "merged", "source_branch": "mend", "target_branch": "main",
+            let source = if of_branch(number) == FORK { fork() } else { project.clone() };
+            let opened = json!({"iid": number, "title": format!("Change {number}"), "state": "opened", "source_branch": "mend", "target_branch": "main",
+                "source_project_id": of_branch(number), "target_project_id": 15, "source": source, "url": format!("{WEB}/-/merge_requests/{number}"),
+                "created_at": second(at + 500), "updated_at": second(at + 500), "action": "open"});
+            hooks.push(("Merge Request Hook", json!({"user": user(), "project": project, "object_attributes": opened})));
+            let request = json!({"iid": number, "source_project_id": of_branch(number), "target_project_id": 15, "source": source, "title": format!("Change {number}"), "state": "merged", "source_branch": "mend", "target_branch": "main",
                 "last_commit": {"id": sha(number)}, "merge_commit_sha": sha(number + 1), "draft": false, "url": format!("{WEB}/-/merge_requests/{number}"),
                 "created_at": second(at + 500), "updated_at": second(at), "action": "merge"});
             hooks.push((

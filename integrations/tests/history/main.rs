@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiro_integrations::backfill::{Api, Course, Patience, Walk};
+use kiro_integrations::backfill::{Api, Course, Patience, Walk, is_beside};
 use kiro_integrations::outbound::{Allowed, Client};
 use kiro_integrations::{Error, Platform, platform};
 use kiro_ports::SystemClock;
@@ -53,16 +53,15 @@ async fn walk(walk: &mut Walk) -> Result<Vec<Event<'static>>, Error> {
     Ok(all)
 }
 
-/// What events say, but for when it was known; each once, in order.
+/// What events say that webhooks say, too, but for when it was known; each once, in order.
 fn said(events: &[Event<'_>]) -> Vec<String> {
     let plain = |event: &Event<'_>| {
         let mut event = event.clone();
         event.known_at = None;
-        event.attributes.retain(|(name, _)| name != "first_commit_at");
         event.attributes.sort();
         serde_json::to_string(&event).expect("an event is JSON")
     };
-    let mut said: Vec<String> = events.iter().map(plain).collect();
+    let mut said: Vec<String> = events.iter().filter(|event| !is_beside(event)).map(plain).collect();
     said.sort();
     said.dedup();
     said

@@ -95,7 +95,7 @@ fn github_and_gitlab_fill_the_same_columns() {
         ),
         (
             Subject::Change,
-            "title status branch base_branch commit_sha merge_commit_sha author created_at merged_at closed_at url files_changed attributes.labels attributes.draft attributes.merge_status attributes.head_source attributes.previous_commit_sha attributes.pushed_with attributes.pushed_onto attributes.review_state attributes.reviewer",
+            "title status branch base_branch commit_sha merge_commit_sha author created_at merged_at closed_at url files_changed attributes.labels attributes.draft attributes.merge_status attributes.head_source attributes.previous_commit_sha attributes.pushed_with attributes.pushed_onto attributes.new_branch attributes.review_state attributes.reviewer",
         ),
         (
             Subject::Deployment,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiro_integrations::platforms;
 use kiro_ports::Normaliser;
+use kiro_schemas::Subject;
 use proptest::prelude::*;
 
 use crate::{Payload, headers, payloads};
@@ -56,4 +57,25 @@ fn facts_of_one_delivery_have_ids_of_their_own() {
         let ids: BTreeSet<_> = events.iter().map(|event| (event.source.clone(), event.id.clone())).collect();
         assert_eq!(ids.len(), events.len(), "{}", payload.name);
     }
+}
+
+/// What pushes say of a commit has an id of its own on each branch, the default one too: the bare id was given by programs before this
+/// one to whichever push came first, and what has that of another is left out as a repeat.
+#[test]
+fn a_commit_has_an_id_of_its_own_on_each_branch() {
+    let (mut on_default, mut on_others) = (0, 0);
+    for payload in platforms().iter().flat_map(|platform| payloads(platform)) {
+        for mut event in payload.events() {
+            if event.subject != Subject::Change || event.get("commit_sha").as_text() != Some(&*event.subject_id) {
+                continue;
+            }
+            let (id, is_default) = (event.id.to_string(), !event.get("base_branch").is_null());
+            event.derive_id();
+            // By the order of ids what is said on another branch is the last word of where a commit comes from.
+            let is_first = id < format!("{}/", event.id);
+            assert!(id.len() > event.id.len() && id.starts_with(&*event.id) && is_first == is_default, "{id}");
+            (on_default, on_others) = (on_default + i32::from(is_default), on_others + i32::from(!is_default));
+        }
+    }
+    assert!(on_default > 5 && on_others > 5, "{on_default} on default branches, {on_others} on others");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kiro_schemas::delivery::{Definitions, Lead, Lineage};
 
 use super::facts::{At, Change, Deployment};
+use super::repository::First;
 use super::state::{Pool, State, Unit, since};
 use super::{DAY, LOOKBACK};
 
@@ -28,7 +29,7 @@ pub(super) struct Brought<'a> {
     pub(super) lead_ms: i64,
     pub(super) deploy_ms: Option<i64>,
     /// The commit that it began with, where pushes told it.
-    pub(super) first: Option<&'a At>,
+    pub(super) first: Option<First<'a>>,
 }
 
 /// What became of a deployment that succeeded.
@@ -132,7 +133,7 @@ impl<'a> Line<'a> {
                 changes.extend(repository.changes.range(since(from)..since(to)).map(|(at, (change, _))| (at, change)));
             }
         }
-        changes.retain(|_, change| !repository.is_part(change));
+        changes.retain(|at, change| !repository.is_part(at, change));
         changes
     }
 
@@ -140,10 +141,10 @@ impl<'a> Line<'a> {
     fn sample(&self, deployed: &At, at: &'a At, change: &Change) -> Option<Brought<'a>> {
         let (finished, merged) = (deployed.0, at.0);
         let pushed = self.state.repositories[self.unit().repository].first_commit(at, change).filter(|_| change.first_commit.is_none());
-        let seen = [pushed.map(|at| at.0), change.newest_commit].into_iter().flatten().min();
+        let seen = [pushed.map(|first| first.commit.0), change.newest_commit].into_iter().flatten().min();
         let first_commit = change.first_commit.or(seen);
         let begins = |start: i64| change.created.is_none_or(|created| start < created) && start < merged;
-        let first = pushed.filter(|at| Some(at.0) == first_commit && begins(at.0));
+        let first = pushed.filter(|first| Some(first.commit.0) == first_commit && begins(first.commit.0));
         if self.definitions.longest_wait_days.is_some_and(|days| finished.saturating_sub(merged) > days.saturating_mul(DAY)) {
             return None;
         }

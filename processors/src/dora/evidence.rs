@@ -6,6 +6,7 @@ use kiro_schemas::Span;
 
 use super::assess::{Blame, Outcome};
 use super::facts::At;
+use super::repository::First;
 use super::state::Unit;
 
 /// Most ids of a kind in a row; how many more there are is told.
@@ -15,7 +16,7 @@ const MOST: usize = 50;
 pub(super) fn of(unit: &Unit, outcomes: &[Outcome<'_>], span: Span) -> String {
     let changes: Vec<_> = outcomes.iter().flat_map(|o| &o.brought).map(|b| Value::from(&*b.change.1.id)).collect();
     let first_commits = outcomes.iter().flat_map(|o| &o.brought).filter_map(|b| Some((b.change, b.first?)));
-    let first_commits: Vec<_> = first_commits.map(|(change, commit)| json!({ "change": &*change.1.id, "commit": &*commit.1.id })).collect();
+    let first_commits: Vec<_> = first_commits.map(|(change, first)| first_commit(change, first)).collect();
     let failures: Vec<_> = outcomes.iter().filter(|o| !o.blames.is_empty()).map(failure).collect();
     let reworks: Vec<_> = outcomes.iter().filter(|o| o.is_rework).map(|o| deployment(o.at)).collect();
     let source = unit.name.source.replace('\'', "''");
@@ -34,6 +35,12 @@ pub(super) fn of(unit: &Unit, outcomes: &[Outcome<'_>], span: Span) -> String {
         }
     }
     evidence.to_string()
+}
+
+/// The commit that a change begins with; where several changes of one push may begin with it, how many.
+fn first_commit(change: &At, first: First<'_>) -> Value {
+    let told = json!({ "change": &*change.1.id, "commit": &*first.commit.1.id });
+    if first.among == 1 { told } else { json!({ "change": told["change"], "commit": told["commit"], "among": first.among }) }
 }
 
 /// `42`, `42/2` for its second attempt, `run 42` for a run that counts as a deployment.

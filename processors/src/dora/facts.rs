@@ -63,7 +63,7 @@ pub(super) struct Change {
     pub(super) merge: Option<u128>,
     /// Its newest commit.
     pub(super) head: Option<u128>,
-    /// The branch that it comes from, where that is a branch of its own source.
+    /// The branch that it comes from, where that is a branch of its own source and not the one that it went to.
     pub(super) from: Option<u128>,
     /// Of a pushed commit the newest one that was pushed with it.
     pub(super) with: Option<u128>,
@@ -71,6 +71,23 @@ pub(super) struct Change {
     pub(super) is_fix: bool,
     /// Whether it is a pushed commit.
     pub(super) is_push: bool,
+}
+
+/// A commit that is on no trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Commit {
+    pub(super) branch: u128,
+    /// The push that made the branch, if it came with that.
+    pub(super) made_with: Option<u128>,
+}
+
+/// A request that ended and is no change: it was closed, or merged into what does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    /// The branch that it came from.
+    pub(super) from: u128,
+    /// Its newest commit.
+    pub(super) head: Option<u128>,
 }
 
 /// An incident.
@@ -98,7 +115,9 @@ pub(super) enum Fact {
     /// Of a tenant's repository.
     Change([Arc<str>; 2], At, Change),
     /// Of a tenant's repository: a commit of a branch from which changes come.
-    Commit([Arc<str>; 2], At, u128),
+    Commit([Arc<str>; 2], At, Commit),
+    /// Of a tenant's repository.
+    End([Arc<str>; 2], At, End),
     /// Of a tenant's service, or of whatever a source deploys.
     Incident { tenant: Arc<str>, service: Option<Arc<str>>, source: Arc<str>, at: At, incident: Incident },
 }
@@ -226,16 +245,23 @@ impl Reading {
         let is_push = row.time("merged_at").is_none() && head == Some(id);
         // What was pushed to a trunk stays there, whatever default branch it is merged back to.
         if is_push && ![base, branch].into_iter().flatten().any(|branch| settings.is_trunk(branch)) {
-            return Some(Fact::Commit([row.tenant(), row.source()], (created?, name), self.branch(branch?)));
+            let made = row.attribute("new_branch").and_then(|made| made.rsplit_once('@')).filter(|(of, _)| Some(*of) == branch);
+            let commit = Commit { branch: self.branch(branch?), made_with: self.hash(made.map(|(_, push)| push)) };
+            return Some(Fact::Commit([row.tenant(), row.source()], (created?, name), commit));
         }
-        let merged = if is_push { created? } else { row.time("merged_at").filter(|_| settings.is_base(base))? };
+        let is_own = row.attribute("head_source").is_none() && branch != base;
+        let from = branch.filter(|_| is_own).map(|branch| self.branch(branch));
+        let merged = if is_push { Some(created?) } else { row.time("merged_at").filter(|_| settings.is_base(base)) };
+        let Some(merged) = merged else {
+            let ended = row.time("merged_at").or_else(|| row.time("closed_at"))?;
+            return Some(Fact::End([row.tenant(), row.source()], (ended, name), End { from: from?, head: self.hash(head) }));
+        };
         let time = |name| row.attribute(name).and_then(Micros::parse).map(|at| at.0);
-        let is_own = !is_push && row.attribute("head_source").is_none();
         let change = Change {
             created,
             first_commit: time("first_commit_at"),
             newest_commit: time("newest_commit_at"),
-            from: branch.filter(|_| is_own).map(|branch| self.branch(branch)),
+            from,
             with: self.hash(row.attribute("pushed_with").filter(|_| is_push)),
             merge: self.hash(row.text("merge_commit_sha").or(head.filter(|_| is_push))),
             head: self.hash(head),

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use kiro_schemas::Value;
 
-use super::facts::{At, Change, Deployment, Fact, Incident, Name, UnitName};
+use super::facts::{At, Change, Commit, Deployment, End, Fact, Incident, Name, UnitName};
+use super::repository::{MOST_COMMITS, Repository, commits_of};
 use super::{BRANCH_LIFE, LOOKBACK, longest_wait};
 use crate::hashing::Hashing;
 
@@ -28,21 +29,6 @@ pub(super) struct Unit {
     gone: BTreeSet<i64>,
 }
 
-/// The changes of one source.
-#[derive(Debug, Default)]
-pub(super) struct Repository {
-    pub(super) changes: Timeline<Change>,
-    /// The changes by their commits.
-    by_commit: BTreeSet<(u128, At)>,
-    /// Commits of branches, each with its branch.
-    commits: Timeline<u128>,
-    /// Commits by what they are a part of: their branch, or the push that brought them to the trunk.
-    parts: BTreeSet<(u128, At)>,
-    /// Merged requests by the branch that they come from.
-    requests: BTreeSet<(u128, At)>,
-    units: Vec<usize>,
-}
-
 /// The incidents that name one service, or one source.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -55,7 +41,8 @@ pub(super) struct Pool {
 enum Place {
     Deployment(usize, At),
     Change(usize, At),
-    Commit(usize, At),
+    Commit(usize, u128, At),
+    End(usize, At),
     Incident(usize, At),
 }
 
@@ -70,6 +57,8 @@ pub(super) struct State {
     names: HashMap<u128, usize>,
     held: HashMap<u128, Place>,
     stale: BTreeSet<usize>,
+    /// Pushes to trunks, by repository, whose commits and requests may belong together otherwise.
+    pushes: BTreeSet<(usize, u128)>,
 }
 
 /// The place in a timeline before everything of a moment.
@@ -97,89 +86,6 @@ impl Unit {
     }
 }
 
-impl Repository {
-    /// The changes that have a commit.
-    pub(super) fn of_commit(&self, commit: u128) -> impl Iterator<Item = (&At, &Change)> {
-        let of = self.by_commit.range((commit, since(i64::MIN))..).take_while(move |(c, _)| *c == commit);
-        of.filter_map(|(_, at)| self.changes.get_key_value(at)).map(|(at, (change, _))| (at, change))
-    }
-
-    /// The earliest commit of a merged request that pushes show: of those that its merge brought to the trunk, and of those of its
-    /// branch that came after the request before it from there.
-    pub(super) fn first_commit(&self, at: &At, request: &Change) -> Option<&At> {
-        if request.is_push {
-            return None;
-        }
-        let earliest = at.0.saturating_sub(BRANCH_LIFE);
-        let before = |branch| self.requests.range((branch, since(i64::MIN))..(branch, at.clone())).next_back().map(|(_, at)| at.0);
-        let merged = request.merge.map(|merge| (merge, earliest));
-        let pushed = request.from.map(|branch| (branch, before(branch).map_or(earliest, |before| earliest.max(before.saturating_add(1)))));
-        let parts = [merged, pushed].into_iter().flatten().filter_map(|(whole, from)| self.parts(whole, from).next());
-        parts.filter(|part| part.0 <= at.0).min()
-    }
-
-    /// The commits of a branch or a push, from a moment on.
-    fn parts(&self, whole: u128, from: i64) -> impl Iterator<Item = &At> {
-        self.parts.range((whole, since(from))..).take_while(move |(of, _)| *of == whole).map(|(_, at)| at)
-    }
-
-    /// The merged requests from a branch, from a moment on.
-    fn requests(&self, branch: u128, from: At) -> impl Iterator<Item = (&At, &Change)> {
-        let requests = self.requests.range((branch, from)..).take_while(move |(of, _)| *of == branch);
-        requests.filter_map(|(_, at)| self.changes.get_key_value(at)).map(|(at, (change, _))| (at, change))
-    }
-
-    /// Whether a change is only a part of another one, or its merge: that one counts.
-    pub(super) fn is_part(&self, change: &Change) -> bool {
-        change.is_push && [change.merge, change.with].into_iter().flatten().any(|commit| self.is_merge(commit))
-    }
-
-    /// Whether a pushed commit is the merge of a change that is there itself.
-    fn is_merge(&self, commit: u128) -> bool {
-        self.merged_by(commit).next().is_some()
-    }
-
-    /// The requests that a commit merged.
-    fn merged_by(&self, commit: u128) -> impl Iterator<Item = (&At, &Change)> {
-        self.of_commit(commit).filter(move |(_, change)| !change.is_push && change.merge == Some(commit))
-    }
-
-    fn insert(&mut self, at: &At, change: Change, key: u128) {
-        self.by_commit.extend(commits_of(&change).map(|commit| (commit, at.clone())));
-        self.parts.extend(change.with.map(|with| (with, at.clone())));
-        self.requests.extend(change.from.map(|from| (from, at.clone())));
-        self.changes.insert(at.clone(), (change, key));
-    }
-
-    /// Removes what leads to a change that is no longer there.
-    fn unlink(&mut self, at: &At, change: &Change) {
-        for commit in commits_of(change) {
-            self.by_commit.remove(&(commit, at.clone()));
-        }
-        if let Some(with) = change.with {
-            self.parts.remove(&(with, at.clone()));
-        }
-        if let Some(from) = change.from {
-            self.requests.remove(&(from, at.clone()));
-        }
-    }
-
-    /// From when on deployments may be told otherwise by a change that came or went, and the commits by which others name what it
-    /// touches.
-    fn touched(&self, at: &At, change: &Change) -> (i64, Vec<u128>) {
-        // A push of the same commit, or with it, counts or does not, according to whether there is such a request.
-        let merge = change.merge.filter(|_| !change.is_push);
-        let pushes =
-            merge.into_iter().flat_map(|merge| self.of_commit(merge).map(|(at, _)| at.0).chain(self.parts(merge, i64::MIN).map(|at| at.0)));
-        let from = pushes.min().map_or(at.0, |pushed| pushed.min(at.0));
-        // What it is a part of, and the next request from its branch, may begin with another commit.
-        let whole = change.with.into_iter().flat_map(|with| self.merged_by(with));
-        let next = change.from.and_then(|branch| self.requests(branch, at.clone()).find(|(other, _)| *other != at));
-        let others = whole.chain(next).flat_map(|(_, other)| commits_of(other));
-        (from, commits_of(change).chain(others).collect())
-    }
-}
-
 impl State {
     pub(super) fn new(hashing: &Hashing) -> Self {
         Self {
@@ -190,6 +96,7 @@ impl State {
             names: HashMap::new(),
             held: HashMap::new(),
             stale: BTreeSet::new(),
+            pushes: BTreeSet::new(),
         }
     }
 
@@ -212,6 +119,11 @@ impl State {
 
     /// The services that are to be told anew, in the order in which they were met.
     pub(super) fn take_stale(&mut self) -> BTreeSet<usize> {
+        for (repository, push) in std::mem::take(&mut self.pushes) {
+            if let Some((from, commits)) = self.repositories[repository].touched_by_push(push) {
+                self.mark_all(repository, from, &commits);
+            }
+        }
         std::mem::take(&mut self.stale)
     }
 
@@ -219,6 +131,13 @@ impl State {
     pub(super) fn settle(&mut self, unit: usize) {
         self.units[unit].low = None;
         self.units[unit].gone.clear();
+    }
+
+    /// Lets commits of branches go that were made before a moment.
+    pub(super) fn shed(&mut self, before: i64) {
+        for key in self.repositories.iter_mut().flat_map(|repository| repository.shed(before)) {
+            self.held.remove(&key);
+        }
     }
 
     /// Forgets what no period needs that begins at `edge` or later.
@@ -236,17 +155,11 @@ impl State {
             }
         }
         for repository in &mut self.repositories {
-            // A change that waits as long as it may still has the commits of its branch.
+            // What came to the trunk with a change that waits as long as it may is as old as a branch lives.
             let first = since(edge.saturating_sub(longest_wait()).saturating_sub(BRANCH_LIFE));
-            let kept = repository.changes.split_off(&first);
-            for (at, (change, key)) in std::mem::replace(&mut repository.changes, kept) {
+            for (at, (change, key)) in repository.forget(&first) {
                 held.remove(&key);
                 repository.unlink(&at, &change);
-            }
-            let kept = repository.commits.split_off(&first);
-            for (at, (branch, key)) in std::mem::replace(&mut repository.commits, kept) {
-                held.remove(&key);
-                repository.parts.remove(&(branch, at));
             }
         }
         for pool in &mut self.pools {
@@ -267,7 +180,10 @@ impl State {
         match fact {
             Fact::Deployment(name, at, deployment) => (Place::Deployment(self.unit(name), at), Kept::Deployment(deployment)),
             Fact::Change([tenant, source], at, change) => (Place::Change(self.repository(&tenant, &source), at), Kept::Change(change)),
-            Fact::Commit([tenant, source], at, branch) => (Place::Commit(self.repository(&tenant, &source), at), Kept::Commit(branch)),
+            Fact::Commit([tenant, source], at, commit) => {
+                (Place::Commit(self.repository(&tenant, &source), commit.branch, at), Kept::Commit(commit))
+            }
+            Fact::End([tenant, source], at, end) => (Place::End(self.repository(&tenant, &source), at), Kept::End(end)),
             Fact::Incident { tenant, service, source, at, incident } => {
                 let pool = match service {
                     Some(service) => self.pool("service", &tenant, &service),
@@ -286,8 +202,11 @@ impl State {
             (Place::Change(a, at), Place::Change(b, other), Kept::Change(new)) => {
                 a == b && at == other && self.repositories[*a].changes.get(at).is_some_and(|(c, _)| c == new)
             }
-            (Place::Commit(a, at), Place::Commit(b, other), Kept::Commit(new)) => {
-                a == b && at == other && self.repositories[*a].commits.get(at).is_some_and(|(branch, _)| branch == new)
+            (Place::Commit(a, branch, at), Place::Commit(b, _, other), Kept::Commit(new)) => {
+                a == b && at == other && self.repositories[*a].commit(*branch, at) == Some(*new)
+            }
+            (Place::End(a, at), Place::End(b, other), Kept::End(new)) => {
+                a == b && at == other && self.repositories[*a].ends.get(at).is_some_and(|(end, _)| end == new)
             }
             (Place::Incident(a, at), Place::Incident(b, other), Kept::Incident(new)) => {
                 a == b && at == other && self.pools[*a].incidents.get(at).is_some_and(|(i, _)| i == new)
@@ -308,11 +227,16 @@ impl State {
                 self.mark_change(*repository, at, &change);
                 self.repositories[*repository].insert(at, change, key);
             }
-            (Place::Commit(repository, at), Kept::Commit(branch)) => {
+            (Place::Commit(repository, branch, at), Kept::Commit(commit)) => {
+                self.repositories[*repository].insert_commit(commit, at, key);
+                self.mark_commit(*repository, at, *branch);
+                self.bound(*repository);
+            }
+            (Place::End(repository, at), Kept::End(end)) => {
                 let of = &mut self.repositories[*repository];
-                of.commits.insert(at.clone(), (branch, key));
-                of.parts.insert((branch, at.clone()));
-                self.mark_commit(*repository, at, branch);
+                let touched = of.touched_by_end(at, end.from);
+                of.insert_end(at, end, key);
+                self.mark_all(*repository, at.0, &touched);
             }
             (Place::Incident(pool, at), Kept::Incident(incident)) => {
                 self.pools[*pool].incidents.insert(at.clone(), (incident, key));
@@ -339,11 +263,15 @@ impl State {
                 of.unlink(at, &change);
                 self.mark_change(*repository, at, &change);
             }
-            Place::Commit(repository, at) => {
+            Place::Commit(repository, branch, at) => {
+                self.repositories[*repository].remove_commit(*branch, at);
+                self.mark_commit(*repository, at, *branch);
+            }
+            Place::End(repository, at) => {
                 let of = &mut self.repositories[*repository];
-                let Some((branch, _)) = of.commits.remove(at) else { return };
-                of.parts.remove(&(branch, at.clone()));
-                self.mark_commit(*repository, at, branch);
+                let Some(branch) = of.remove_end(at) else { return };
+                let touched = of.touched_by_end(at, branch);
+                self.mark_all(*repository, at.0, &touched);
             }
             Place::Incident(pool, at) => {
                 self.pools[*pool].incidents.remove(at);
@@ -376,7 +304,23 @@ impl State {
 
     /// Later deployments brought it, and those that name one of its commits.
     fn mark_change(&mut self, repository: usize, at: &At, change: &Change) {
-        let (from, touched) = self.repositories[repository].touched(at, change);
+        let of = &self.repositories[repository];
+        let (from, touched) = of.touched(at, change);
+        self.pushes.extend(of.pushes(change).into_iter().map(|push| (repository, push)));
+        self.mark_all(repository, from, &touched);
+    }
+
+    /// The requests that a commit may belong to may begin with it.
+    fn mark_commit(&mut self, repository: usize, at: &At, branch: u128) {
+        let of = &self.repositories[repository];
+        let touched: Vec<_> = of.requests(branch, at).map(|(at, request)| (at.0, commits_of(request).collect::<Vec<_>>())).collect();
+        for (from, commits) in touched {
+            self.mark_all(repository, from, &commits);
+        }
+    }
+
+    /// Deployments of a repository may be told otherwise that are not before a moment, or name some of these commits.
+    fn mark_all(&mut self, repository: usize, from: i64, touched: &[u128]) {
         for unit in self.repositories[repository].units.clone() {
             let commits = &self.units[unit].commits;
             let named = touched
@@ -387,11 +331,10 @@ impl State {
         }
     }
 
-    /// The request that a commit is a part of may begin with it.
-    fn mark_commit(&mut self, repository: usize, at: &At, branch: u128) {
-        let request = self.repositories[repository].requests(branch, since(at.0)).next();
-        if let Some((at, change)) = request.map(|(at, change)| (at.clone(), change.clone())) {
-            self.mark_change(repository, &at, &change);
+    /// Lets the oldest commits of branches go where there are too many.
+    fn bound(&mut self, repository: usize) {
+        for key in self.repositories[repository].shed_beyond(MOST_COMMITS) {
+            self.held.remove(&key);
         }
     }
 
@@ -443,12 +386,9 @@ impl State {
 enum Kept {
     Deployment(Deployment),
     Change(Change),
-    Commit(u128),
+    Commit(Commit),
+    End(End),
     Incident(Incident),
-}
-
-fn commits_of(change: &Change) -> impl Iterator<Item = u128> + use<> {
-    [change.merge, change.head].into_iter().flatten()
 }
 
 fn commits(deployment: &Deployment) -> impl Iterator<Item = u128> {

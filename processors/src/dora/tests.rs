@@ -1,6 +1,7 @@
 //! The fold against plain code over the same history, whatever the order, the repeats and the restarts.
 
 mod devlake;
+mod lineage;
 mod naive;
 mod world;
 

@@ -95,8 +95,12 @@ struct Change {
     merge: Option<String>,
     is_push: bool,
     is_fix: bool,
-    /// The branch that it comes from, or on which it was pushed and nowhere else.
+    /// On which it was pushed and nowhere else.
     branch: Option<String>,
+    /// The push that made that branch, if it came with it.
+    made_with: Option<String>,
+    /// The branch that it comes from.
+    from: Option<String>,
     /// The newest commit that was pushed with it.
     with: Option<String>,
 }
@@ -107,18 +111,23 @@ struct History<'a> {
     changes: Vec<Change>,
     /// Commits of branches that are no trunk.
     commits: Vec<Change>,
+    /// Requests that were closed.
+    ends: Vec<Change>,
     incidents: Vec<(i64, usize, Environment)>,
 }
 
 fn history<'a>(things: &'a [Thing], settings: &Settings) -> History<'a> {
-    let mut history = History { things, deployments: Vec::new(), changes: Vec::new(), commits: Vec::new(), incidents: Vec::new() };
+    let mut history =
+        History { things, deployments: Vec::new(), changes: Vec::new(), commits: Vec::new(), ends: Vec::new(), incidents: Vec::new() };
     for (at, thing) in things.iter().enumerate() {
         match thing.subject {
             Subject::Deployment | Subject::PipelineRun => history.deployments.extend(deployed(at, thing, settings)),
             Subject::Change => {
                 if let Some(change) = change(at, thing, settings) {
                     let is_trunk = [thing.text("base_branch"), thing.text("branch")].contains(&Some("main"));
-                    if change.is_push && !is_trunk { history.commits.push(change) } else { history.changes.push(change) }
+                    let is_end = !change.is_push && thing.time("merged_at").is_none();
+                    let list = if is_end { &mut history.ends } else { &mut history.changes };
+                    if change.is_push && !is_trunk { history.commits.push(change) } else { list.push(change) }
                 }
             }
             Subject::Incident => {
@@ -171,12 +180,16 @@ fn deployed(at: usize, thing: &Thing, settings: &Settings) -> Option<Deployed> {
 fn change(at: usize, thing: &Thing, settings: &Settings) -> Option<Change> {
     let facts = thing.facts();
     let is_push = thing.text("commit_sha") == Some(thing.id.as_str());
-    let merged = thing.time(if is_push { "created_at" } else { "merged_at" });
+    let merged = thing.time(if is_push { "created_at" } else { "merged_at" }).or_else(|| thing.time("closed_at"));
     let merge = if is_push { Some(thing.id.clone()) } else { thing.text("merge_commit_sha").map(str::to_owned) };
     let is_fix = settings.is_hotfix(&facts).value || settings.is_rollback(&facts).value;
-    let branch = thing.text("branch").filter(|_| !thing.attributes.contains_key("head_source")).map(str::to_owned);
+    let branch = thing.text("branch").map(str::to_owned);
+    let is_own = thing.text("branch") != thing.text("base_branch") && !thing.attributes.contains_key("head_source");
+    let from = branch.clone().filter(|_| is_own);
+    let made = thing.attributes.get("new_branch").and_then(|made| made.split_once('@'));
+    let made_with = made.filter(|(of, _)| Some(*of) == branch.as_deref()).map(|(_, push)| push.to_owned());
     let with = thing.attributes.get("pushed_with").filter(|_| is_push).cloned();
-    Some(Change { at: merged?, thing: at, merge, is_push, is_fix, branch, with })
+    Some(Change { at: merged?, thing: at, merge, is_push, is_fix, branch, made_with, from, with })
 }
 
 /// The successful deployments of a service in order, and what became of each.
@@ -206,7 +219,12 @@ impl Line<'_> {
         let near = || self.history.changes.iter().filter(|c| self.is_near(of, c));
         let merges: BTreeSet<_> = near().filter(|c| !c.is_push).filter_map(|c| c.merge.clone()).collect();
         let is_known = |commit: &Option<String>| commit.as_ref().is_some_and(|commit| merges.contains(commit));
-        let is_own = |c: &&Change| !(c.is_push && (is_known(&c.merge) || is_known(&c.with)));
+        let is_with = |c: &Change, r: &Change| {
+            let is_of = c.from.is_some() && c.from == r.from && c.at <= r.at && r.at <= c.at + 180 * DAY;
+            is_of && r.merge.is_some() && c.with == r.merge.as_ref().map(|merge| self.push_of(of, merge))
+        };
+        let is_brought = |c: &Change| near().any(|r| !r.is_push && is_with(c, r));
+        let is_own = |c: &&Change| !(c.is_push && (is_known(&c.merge) || is_known(&c.with) || is_brought(c)));
         if !of.commits.is_empty() {
             let head = |c: &Change| self.history.things[c.thing].text("commit_sha").map(str::to_owned);
             let is_listed = |commit: Option<String>| commit.is_some_and(|commit| of.commits.contains(&commit));
@@ -220,26 +238,69 @@ impl Line<'_> {
         near().filter(is_own).filter(|c| before < c.at && c.at <= now).collect()
     }
 
-    /// When the earliest commit was made that belongs to a merged request, and which that is.
-    fn first_pushed(&self, of: &Deployed, request: &Change) -> Option<(i64, &str)> {
+    /// The newest commit of the push to the trunk that brought a commit.
+    fn push_of(&self, of: &Deployed, commit: &str) -> String {
+        let is_it = |c: &&Change| self.is_near(of, c) && c.is_push && c.merge.as_deref() == Some(commit);
+        let pushed = self.history.changes.iter().find(is_it);
+        pushed.and_then(|c| c.with.clone()).unwrap_or_else(|| commit.to_owned())
+    }
+
+    /// When the earliest commit was made that belongs to a merged request, which that is, and to how many it may belong.
+    fn first_pushed(&self, of: &Deployed, request: &Change) -> Option<(i64, &str, usize)> {
         let things = self.history.things;
+        let head = |c: &Change| things[c.thing].text("commit_sha").map(str::to_owned);
         let place = |c: &Change| (c.at, things[c.thing].id.clone());
-        let own_place = place(request);
-        let (changes, commits) = (&self.history.changes, &self.history.commits);
-        let is_earlier = |c: &&Change| self.is_near(of, c) && !c.is_push && c.branch == request.branch && place(c) < own_place;
-        let before = changes.iter().filter(is_earlier).map(|c| c.at).max().unwrap_or(i64::MIN);
-        let brought = changes.iter().filter(|c| c.is_push && request.merge.is_some() && c.with == request.merge);
-        let own = commits.iter().filter(|c| request.branch.is_some() && c.branch == request.branch && c.at > before);
-        let all = brought.chain(own).filter(|c| self.is_near(of, c));
-        let meant = all.filter(|c| !request.is_push && request.at - 180 * DAY <= c.at && c.at <= request.at);
-        meant.map(|c| (c.at, things[c.thing].id.as_str())).min()
+        let changes: Vec<_> = self.history.changes.iter().filter(|c| self.is_near(of, c)).collect();
+        let ends = self.history.ends.iter().filter(|c| self.is_near(of, c));
+        let made = things[request.thing].time("created_at").unwrap_or(request.at);
+        let is_before = |c: &&Change| {
+            let is_earlier = c.from.is_some() && c.from == request.from && place(c) < place(request) && c.at <= made;
+            !c.is_push && is_earlier && (head(c).is_none() || head(c) != head(request))
+        };
+        let before = changes.iter().copied().chain(ends).filter(is_before).max_by_key(|c| place(c));
+        let since = before.map_or(i64::MIN, |c| c.at);
+        let is_here = |c: &&Change| request.at - 180 * DAY <= c.at && c.at <= request.at;
+        let on_branch = self.history.commits.iter().filter(|c| self.is_near(of, c) && request.from.is_some() && c.branch == request.from);
+        let on_branch: Vec<_> = on_branch.filter(|c| c.at > since).filter(is_here).collect();
+        let made = on_branch.iter().filter(|c| c.made_with.is_some()).max_by_key(|c| place(c)).map(|c| &c.made_with);
+        let of_it = on_branch.iter().filter(|c| made.is_none_or(|made| c.made_with == *made));
+        let own = of_it.map(|c| (c.at, things[c.thing].id.as_str(), 1)).min();
+        let came = request.merge.as_ref().and_then(|merge| {
+            let push = self.push_of(of, merge);
+            let parts: Vec<_> = changes.iter().copied().filter(|c| c.is_push && c.with.as_ref() == Some(&push)).collect();
+            let is_in = |merge: &String| *merge == push || parts.iter().any(|c| c.merge.as_ref() == Some(merge));
+            let others: Vec<_> =
+                changes.iter().filter(|c| !c.is_push && c.thing != request.thing && c.merge.as_ref().is_some_and(is_in)).collect();
+            // What a squash left behind is there with the next merge.
+            let is_whole = |c: &Change| {
+                let own = c.merge.as_ref().map(|merge| self.push_of(of, merge));
+                let has_head = changes.iter().any(|p| p.is_push && p.with == own && head(c).is_some() && p.merge == head(c));
+                own.is_some() && own.as_ref() != Some(&push) && has_head
+            };
+            let is_merged = |c: &Change| things[c.thing].time("merged_at").is_some();
+            let since = before.filter(|c| is_merged(c) && !is_whole(c)).map_or(i64::MIN, |c| c.at);
+            let is_own = |c: &Change| request.from.is_some() && c.from == request.from;
+            let names = |r: &Change, c: &Change| c.merge == r.merge || c.merge == head(r);
+            let is_of = |r: &Change, c: &Change| c.from.is_some() && c.from == r.from || names(r, c) && !names(request, c);
+            let all: Vec<_> = parts.iter().copied().filter(|c| c.at > since).filter(is_here).collect();
+            let all_own: Vec<_> = all.iter().copied().filter(|c| is_own(c)).collect();
+            let (meant, among) = if others.is_empty() {
+                (all, 1)
+            } else if all_own.is_empty() {
+                (all.into_iter().filter(|c| !others.iter().any(|r| is_of(r, c))).collect(), others.len() + 1)
+            } else {
+                (all_own, 1)
+            };
+            meant.iter().map(|c| (c.at, things[c.thing].id.as_str(), among)).min()
+        });
+        own.into_iter().chain(came).filter(|_| !request.is_push).min()
     }
 
     /// Lead and deploy time in milliseconds.
     fn times(&self, of: &Deployed, change: &Change) -> Option<(i64, Option<i64>)> {
         let thing = &self.history.things[change.thing];
         let told = |name: &str| thing.attributes.get(name).map(|text| Micros::parse(text).expect("a time").0);
-        let pushed = self.first_pushed(of, change).map(|(at, _)| at);
+        let pushed = self.first_pushed(of, change).map(|(at, ..)| at);
         let first = told("first_commit_at").or([pushed, told("newest_commit_at")].into_iter().flatten().min());
         let created = thing.time("created_at");
         if self.variant == Variant::Devlake {
@@ -371,10 +432,12 @@ fn evidence(line: &Line<'_>, is_in: impl Fn(&Deployed) -> bool, place: &str) -> 
             let of = line.successes[*at];
             line.brought(*at).into_iter().filter(move |c| line.times(of, c).is_some()).filter_map(move |c| {
                 let thing = &things[c.thing];
-                let (when, commit) = line.first_pushed(of, c).filter(|_| !thing.attributes.contains_key("first_commit_at"))?;
+                let (when, commit, among) = line.first_pushed(of, c).filter(|_| !thing.attributes.contains_key("first_commit_at"))?;
                 let newest = thing.attributes.get("newest_commit_at").map(|text| Micros::parse(text).expect("a time").0);
                 let is_first = when < c.at && thing.time("created_at").is_none_or(|at| when < at) && newest.is_none_or(|at| when <= at);
-                is_first.then(|| json!({"change": thing.id, "commit": commit}))
+                let told = json!({"change": thing.id, "commit": commit});
+                let shared = json!({"change": thing.id, "commit": commit, "among": among});
+                is_first.then_some(if among == 1 { told } else { shared })
             })
         })
         .collect();

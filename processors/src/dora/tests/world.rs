@@ -119,7 +119,8 @@ fn pull_request(id: usize) -> impl Strategy<Value = Events> {
     let what = (one(SOURCES), commit(), prop::option::of(commit()), one(&["Add a cart", "Add a cart", "Revert \"Add a cart\""]));
     let more = (prop::option::of(0_i64..80), prop::option::weighted(0.1, Just("ui, hotfix")), prop::option::weighted(0.8, 0_i64..60));
     let from = (prop::option::of(one(&["side", "fix"])), prop::option::weighted(0.1, Just("https://ci/fork")), prop::option::of(0_i64..80));
-    (what, more, from, slot()).prop_map(move |((source, head, merge, title), (first, labels, wait), (branch, fork, newest), at)| {
+    let ways = (what, more, from, slot(), prop::bool::weighted(0.2));
+    ways.prop_map(move |((source, head, merge, title), (first, labels, wait), (branch, fork, newest), at, is_closed)| {
         let make = |transition, at| {
             let mut event = event(Subject::Change, transition, source, &format!("pr{id}"), at);
             put(&mut event, &[("title", Some(title)), ("base_branch", Some("main")), ("commit_sha", Some(&head)), ("branch", branch)]);
@@ -131,9 +132,10 @@ fn pull_request(id: usize) -> impl Strategy<Value = Events> {
         };
         let mut events = vec![make(Transition::Created, at)];
         events.extend(wait.map(|hours| {
-            let mut merged = make(Transition::Merged, at + hours * HOUR);
-            put(&mut merged, &[("merge_commit_sha", merge.as_deref())]);
-            merged
+            let end = if is_closed { Transition::Abandoned } else { Transition::Merged };
+            let mut ended = make(end, at + hours * HOUR);
+            put(&mut ended, &[("merge_commit_sha", merge.as_deref().filter(|_| !is_closed))]);
+            ended
         }));
         events
     })
@@ -143,10 +145,11 @@ fn push(id: usize) -> impl Strategy<Value = Events> {
     let place = (one(SOURCES), one(&["main", "side", "fix"]), prop::option::weighted(0.4, one(&["main", "develop"])));
     // Few have the names that deployments and merges have.
     let sha = prop_oneof![2 => commit(), 1 => Just(format!("p{id}"))];
-    (place, sha, prop::option::of(commit()), slot()).prop_map(|((source, branch, base), sha, with, at)| {
+    let made = prop::option::weighted(0.2, one(&["side@c1", "side@c2", "fix@c1", "fix@c2"]));
+    (place, sha, prop::option::of(commit()), made, slot()).prop_map(|((source, branch, base), sha, with, made, at)| {
         let mut event = event(Subject::Change, Transition::Created, source, &sha, at);
         put(&mut event, &[("commit_sha", Some(&sha)), ("branch", Some(branch)), ("base_branch", base)]);
-        put_attributes(&mut event, &[("pushed_with", with)]);
+        put_attributes(&mut event, &[("pushed_with", with), ("new_branch", made.map(str::to_owned))]);
         vec![event]
     })
 }
