@@ -32,6 +32,9 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// Nobody of this name is known.
+    #[error("nobody of this name has a pseudonym: no event told it to the letter, or it was forgotten")]
+    UnknownPerson,
     /// The body or a parameter is wrong.
     #[error("{what}")]
     BadRequest {
@@ -77,7 +80,7 @@ impl Fault for Error {
             Self::Port(error) => error.kind,
             Self::Unauthenticated => FaultKind::Unauthenticated,
             Self::Forbidden { .. } | Self::AllTenants => FaultKind::Forbidden,
-            Self::NoRoute { .. } => FaultKind::NotFound,
+            Self::NoRoute { .. } | Self::UnknownPerson => FaultKind::NotFound,
             Self::BadRequest { .. } => FaultKind::Invalid,
             Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::TooMany { .. } => FaultKind::Throttled,
@@ -108,6 +111,7 @@ impl Fault for Error {
             Self::TooLarge { .. } => "KIR-1009",
             Self::AllTenants => "KIR-1010",
             Self::Crowded => "KIR-1011",
+            Self::UnknownPerson => "KIR-1012",
         }
     }
 }

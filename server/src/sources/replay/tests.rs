@@ -11,6 +11,7 @@ use kiro_ports::{
     EventLog, Headers, NewRecord, Normaliser, PortError, RECORD_ID, ReplayRequest, SqlAnswer, SqlEngine, SqlRequest, SystemClock,
 };
 use kiro_schemas::{Event, Micros, OffsetVector, Tenant};
+use kiro_store::{Store, StoreConfig};
 use serde_json::{Value, json};
 
 use super::{Cursor, PART, Raw, Rest, moment};
@@ -87,14 +88,16 @@ impl World {
     async fn new(is_mended: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SystemClock);
-        let log = Arc::new(EmbeddedLog::open(folder.path(), EmbeddedOptions::default(), clock.clone()).expect("a log"));
+        let log = Arc::new(EmbeddedLog::open(&folder.path().join("log"), EmbeddedOptions::default(), clock.clone()).expect("a log"));
         for topic in [TOPIC, HISTORY] {
             log.ensure_topic(topic, 2).await.expect("a topic");
         }
         let all = platforms().iter().filter(|_| is_mended).map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
         let decoder = Arc::new(Decoder::new(all.collect(), Vec::new()));
         let history = Journal { log: Arc::clone(&log) as _, topic: HISTORY.to_owned(), clock: clock.clone() };
-        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock, sql: Arc::new(Empty) };
+        let store = Store::open(StoreConfig::Sqlite(folder.path().join("control.sqlite"))).await.expect("a store");
+        let (sql, persons) = (Arc::new(Empty), Arc::new(store));
+        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock, sql, persons };
         Self { raw, log, _folder: folder }
     }
 
