@@ -103,9 +103,13 @@ impl World {
 
     /// Replays to the end: the sums, and how many parts there were.
     async fn replay(&self, tenant: &str, since: &str) -> (Value, usize) {
+        self.replay_of("github", tenant, since).await
+    }
+
+    async fn replay_of(&self, platform: &str, tenant: &str, since: &str) -> (Value, usize) {
         let (mut sums, mut parts, mut cursor) = (json!({"deliveries": 0, "events": 0, "unreadable": 0}), 0, None);
         loop {
-            let request = ReplayRequest { platform: "github".to_owned(), since: since.to_owned(), cursor };
+            let request = ReplayRequest { platform: platform.to_owned(), since: since.to_owned(), cursor };
             let mut part = self.raw.replay(&Tenant::new(tenant), &request).await.expect("a part");
             for (key, sum) in sums.as_object_mut().expect("an object") {
                 *sum = (sum.as_u64().unwrap_or(0) + part[key].as_u64().expect("a number")).into();
@@ -169,4 +173,22 @@ async fn many_are_read_in_parts_and_each_once() {
     let all = ids.len();
     ids.dedup();
     assert_eq!((all, ids.len()), (count, count));
+}
+
+/// The id of an approval ends in who approved: tables have it with the pseudonym, and so must what is looked for there.
+#[tokio::test]
+async fn who_approved_is_looked_for_by_the_pseudonym() {
+    let world = World::new(true).await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../integrations/tests/gitlab/Merge-Request-Hook.approved.own.json");
+    let payload = std::fs::read(path).expect("a payload");
+    let name = serde_json::from_slice::<Value>(&payload).expect("JSON")["user"]["username"].as_str().expect("a user").to_owned();
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let names = [("x-gitlab-event", "Merge Request Hook"), ("kiro-format", "gitlab"), ("kiro-tenant", "acme")];
+    let headers: Headers = names.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
+    let record = NewRecord { topic: TOPIC.to_owned(), key: None, value: payload.into(), headers };
+    world.log.append(vec![record]).await.expect("appended");
+    assert_eq!(world.replay_of("gitlab", "acme", "1d").await.0["events"], 1);
+    let (id, _) = world.history().await.remove(0);
+    let pseudonym = world.raw.persons.pseudonym(&Tenant::new("acme"), &name).await.expect("asked").expect("named");
+    assert!(id.ends_with(&format!("/{pseudonym}")) && !id.contains(&name), "{id}");
 }
