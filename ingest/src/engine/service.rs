@@ -217,9 +217,10 @@ impl Consumer {
     /// Passes on what a poll brought; `false` when nobody takes it any more.
     async fn pass(&mut self, poll: Poll, cancel: &CancellationToken) -> bool {
         let is_idle = matches!(poll, Poll::Idle);
+        let generation = |at| self.shared.lock().generation(at);
         let command = match poll {
-            Poll::Batch(batch) => Some(Command::Batch(batch)),
-            Poll::Gap(gap) => Some(Command::Gap(gap)),
+            Poll::Batch(batch) => Some(Command::Batch(generation(&batch.at), batch)),
+            Poll::Gap(gap) => Some(Command::Gap(generation(&gap.at), gap)),
             Poll::Revoked(partitions) => Some(Command::Revoked(partitions)),
             Poll::Assigned(_) => Some(Command::Assigned),
             Poll::Idle => None,

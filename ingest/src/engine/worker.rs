@@ -36,8 +36,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// What the consumer tells the folds, in order.
 #[derive(Debug)]
 pub(super) enum Command {
-    Batch(LogBatch),
-    Gap(Gap),
+    /// With the generation of the partition when it was read: what waited here while the partition was taken away and given back
+    /// is read again.
+    Batch(Option<u64>, LogBatch),
+    Gap(Option<u64>, Gap),
     Revoked(Vec<TopicPartition>),
     Assigned,
 }
@@ -181,8 +183,9 @@ impl Worker {
 
     async fn handle(&mut self, command: Command) -> EngineResult<()> {
         match command {
-            Command::Batch(batch) => self.take(&batch).await,
-            Command::Gap(gap) => self.gap(&gap).await,
+            Command::Batch(generation, batch) if self.is_of(&batch.at, generation) => self.take(&batch).await,
+            Command::Gap(generation, gap) if self.is_of(&gap.at, generation) => self.gap(&gap).await,
+            Command::Batch(..) | Command::Gap(..) | Command::Assigned => Ok(()),
             Command::Revoked(partitions) => {
                 let contained = self.shared.lock().contained();
                 for at in partitions {
@@ -193,8 +196,11 @@ impl Worker {
                 }
                 Ok(())
             }
-            Command::Assigned => Ok(()),
         }
+    }
+
+    fn is_of(&self, at: &TopicPartition, generation: Option<u64>) -> bool {
+        self.shared.lock().generation(at) == generation
     }
 
     /// Whether the log still has the record that the lake saw last: if another one stands there, the topic was recreated.
