@@ -85,6 +85,8 @@ pub const ROUTES: &[Route] = &[
     ask("DELETE", "/api/v1/sources/{name}", Access::Needs(Role::Admin), "Removes a source"),
     ask("POST", "/api/v1/sources/{name}/rotate", Access::Needs(Role::Admin), "Makes a new secret, shown once; the one before stays live"),
     ask("POST", "/api/v1/sources/{name}/test", Access::Needs(Role::Operator), "Tries secrets, token and scopes without adding a row"),
+    ask("GET", "/api/v1/persons/{name}", Access::Needs(Role::Admin), "The pseudonym of a person"),
+    ask("DELETE", "/api/v1/persons/{name}", Access::Needs(Role::Admin), "Forgets whose pseudonym it is, which is answered once more"),
     ask("GET", "/api/v1/tokens", Access::Needs(Role::Admin), "The tokens of the tenant"),
     ask("POST", "/api/v1/tokens", Access::Needs(Role::Admin), "Creates a token; its text is shown once"),
     ask("DELETE", "/api/v1/tokens/{name}", Access::Needs(Role::Admin), "Revokes a token"),

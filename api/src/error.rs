@@ -32,6 +32,9 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// Nobody of this name is known.
+    #[error("nobody of this name has a pseudonym: no event told it to the letter, or it was forgotten")]
+    UnknownPerson,
     /// The body or a parameter is wrong.
     #[error("{what}")]
     BadRequest {
@@ -83,7 +86,7 @@ impl Fault for Error {
             Self::Port(error) => error.kind,
             Self::Unauthenticated => FaultKind::Unauthenticated,
             Self::Forbidden { .. } | Self::AllTenants => FaultKind::Forbidden,
-            Self::NoRoute { .. } => FaultKind::NotFound,
+            Self::NoRoute { .. } | Self::UnknownPerson => FaultKind::NotFound,
             Self::BadRequest { .. } => FaultKind::Invalid,
             Self::TooLarge { .. } => FaultKind::TooLarge,
             Self::TooMany { .. } => FaultKind::Throttled,
@@ -116,6 +119,7 @@ impl Fault for Error {
             Self::AllTenants => "KIR-1010",
             Self::Crowded => "KIR-1011",
             Self::Slow { .. } => "KIR-1012",
+            Self::UnknownPerson => "KIR-1013",
         }
     }
 }

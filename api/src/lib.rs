@@ -24,7 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use kiro_ports::{Assessor, Audit, Backfills, Clock, Decider, Imports, Intake, Operations, Reports, Sources, SqlEngine, Tokens};
+use kiro_ports::{Assessor, Audit, Backfills, Clock, Decider, Imports, Intake, Operations, Persons, Reports, Sources, SqlEngine, Tokens};
 use kiro_schemas::Tenant;
 
 use crate::delivery::Places;
@@ -57,6 +57,8 @@ pub struct ApiPorts {
     pub operations: Arc<dyn Operations>,
     /// Knows tokens.
     pub tokens: Arc<dyn Tokens>,
+    /// Knows who is behind a pseudonym.
+    pub persons: Arc<dyn Persons>,
     /// Writes the audit log.
     pub audit: Arc<dyn Audit>,
     /// The time.

@@ -19,6 +19,7 @@ use crate::access::refuse;
 use crate::encode::{self, Form};
 use crate::{Error, Result, Shared, openapi, telemetry};
 
+mod persons;
 mod sources;
 mod webhooks;
 
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/imports/platforms", post(backfill_begin))
         .route("/api/v1/imports/platforms/{id}", get(backfill_show))
         .merge(sources::all())
+        .merge(persons::all())
         .route("/api/v1/tokens", get(tokens_list).post(token_create))
         .route("/api/v1/tokens/{name}", delete(token_revoke))
         .route("/api/v1/models/evaluate", post(model_evaluate))

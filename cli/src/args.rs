@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::persons::PersonsCommand;
 use crate::sources::SourcesCommand;
 
 /// Ask, feed and run a `KiroLinter` DevOps server.
@@ -113,6 +114,11 @@ pub(crate) enum Command {
     Sources {
         #[command(subcommand)]
         command: SourcesCommand,
+    },
+    /// Persons, whom tables name by pseudonyms. For admins.
+    Persons {
+        #[command(subcommand)]
+        command: PersonsCommand,
     },
     /// Tokens.
     Token {

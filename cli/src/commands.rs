@@ -13,7 +13,7 @@ use crate::args::{
     TokenCommand,
 };
 use crate::http::Server;
-use crate::{dead_letters, import, print, report, sources, status};
+use crate::{dead_letters, import, persons, print, report, sources, status};
 
 /// Runs a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
@@ -44,6 +44,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         }
         Command::Audit { command: AuditCommand::Verify } => return audit_verify(&server, format).await,
         Command::Sources { command } => return sources::run(&server, format, command).await,
+        Command::Persons { command } => persons::run(&server, format, command).await?,
         Command::Token { command } => token(&server, format, command).await?,
         Command::Status => status::run(&server, format).await?,
     }

@@ -78,6 +78,12 @@ impl Server {
     }
 }
 
+/// A text as one part of a path: what is no name is refused by the server, not taken for another path.
+pub(crate) fn part(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    text.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 fn authorities(file: &Path) -> Result<Vec<Certificate>> {
     let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let found = Certificate::from_pem_bundle(&text).with_context(|| format!("{} holds what is no certificate", file.display()))?;

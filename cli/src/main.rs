@@ -10,6 +10,7 @@ mod dead_letters;
 mod environment;
 mod http;
 mod import;
+mod persons;
 mod print;
 mod report;
 mod sources;

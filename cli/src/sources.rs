@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::args::Format;
-use crate::http::Server;
+use crate::http::{Server, part};
 use crate::print;
 
 /// A larger payload is none that people look at.
@@ -98,13 +98,9 @@ pub(crate) async fn run(server: &Server, format: Format, command: SourcesCommand
     Ok(0)
 }
 
-/// The path of a source. What is no name is refused by the server, not taken for another path.
+/// The path of a source.
 fn of(name: &str, rest: &str) -> String {
-    let safe: String = name
-        .bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b == b'-' || b == b'_' { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect();
-    format!("/api/v1/sources/{safe}{rest}")
+    format!("/api/v1/sources/{}{rest}", part(name))
 }
 
 fn say(format: Format, answer: &Value, text: &str) -> Result<()> {

@@ -1,4 +1,5 @@
-//! The one pipeline of every role: log → decode → rows → tail → folds → commits, published as a [`View`](kiro_ports::View).
+//! The one pipeline of every role: log → decode → pseudonyms → rows → tail → folds → commits, published as a
+//! [`View`](kiro_ports::View).
 //!
 //! ```text
 //! EventLog ─ poll ─► consumer ─ bounded channel ─► thread of the folds ─ rows, open ─► tail ─► View (ArcSwap)
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiro_ports::{Anchors, Clock, EventLog, Folding, Headers, TableSink, TableSource};
+use kiro_ports::{Anchors, Clock, EventLog, Folding, Headers, Persons, TableSink, TableSource};
 use kiro_schemas::{Event, Tenant};
 
 mod assign;
@@ -24,6 +25,7 @@ mod lane;
 mod letters;
 mod load;
 mod pace;
+mod persons;
 mod quarantine;
 mod seal;
 mod service;
@@ -154,6 +156,8 @@ pub struct EnginePorts {
     pub folding: Box<dyn Folding>,
     /// Where the end of the audit log is remembered.
     pub anchors: Arc<dyn Anchors>,
+    /// Who is meant by a name.
+    pub persons: Arc<dyn Persons>,
     /// Bytes to events.
     pub decoder: Arc<dyn Decode>,
     /// Time.

@@ -14,6 +14,7 @@ pub mod decode;
 pub mod engine;
 mod error;
 pub mod mapping;
+pub mod persons;
 pub mod telemetry;
 
 pub use error::{Error, Result};

@@ -23,6 +23,7 @@ pub struct Telemetry {
     events: IntCounterVec,
     dead_letters: IntCounter,
     repeats: IntCounter,
+    person_errors: IntCounter,
     lag: IntGaugeVec,
     stopped: IntGauge,
     tail_bytes: IntGauge,
@@ -56,12 +57,13 @@ impl Telemetry {
     /// The registry has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let telemetry = Self::new()?;
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 15] = [
             Box::new(telemetry.records.clone()),
             Box::new(telemetry.bytes.clone()),
             Box::new(telemetry.events.clone()),
             Box::new(telemetry.dead_letters.clone()),
             Box::new(telemetry.repeats.clone()),
+            Box::new(telemetry.person_errors.clone()),
             Box::new(telemetry.lag.clone()),
             Box::new(telemetry.stopped.clone()),
             Box::new(telemetry.tail_bytes.clone()),
@@ -96,6 +98,10 @@ impl Telemetry {
             events: counters("kiro_ingest_events_total", "Events that went into the tail, by table.", &["table"])?,
             dead_letters: IntCounter::new("kiro_ingest_dead_letters_total", "Records that could not be decoded.")?,
             repeats: IntCounter::new("kiro_ingest_repeats_total", "Events that were dropped because they had come before.")?,
+            person_errors: IntCounter::new(
+                "kiro_ingest_person_errors_total",
+                "Failures to give persons their pseudonyms; ingestion waits until it is done.",
+            )?,
             lag: IntGaugeVec::new(behind, AT)?,
             stopped: IntGauge::new(
                 "kiro_ingest_stopped_partitions",
@@ -138,6 +144,11 @@ impl Telemetry {
 
     pub(crate) fn repeat(&self) {
         self.repeats.inc();
+    }
+
+    pub(crate) fn person_error(&self, error: &PortError) {
+        self.person_errors.inc();
+        warn!(%error, "persons are not given their pseudonyms; ingestion waits and tries again");
     }
 
     pub(crate) fn lag(&self, topic: &str, partition: i32, offsets: i64) {

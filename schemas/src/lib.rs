@@ -20,6 +20,7 @@ pub mod id;
 pub mod invariant;
 pub mod names;
 pub mod outcome;
+pub mod person;
 pub mod problem;
 pub mod report;
 pub mod risk;

@@ -43,6 +43,8 @@ pub struct Column {
     pub kind: Kind,
     /// What it is to the subject.
     pub role: Role,
+    /// Whether it names a person: the lake has the pseudonym.
+    pub is_person: bool,
     /// One sentence for users.
     pub doc: &'static str,
 }

@@ -129,6 +129,7 @@ impl Base {
             folding,
             decoder: Arc::clone(&self.decoder) as _,
             anchors: Arc::new(self.store.clone()),
+            persons: Arc::new(self.store.clone()),
             clock: Arc::clone(&self.clock),
             registry: registry.clone(),
         }

@@ -144,6 +144,7 @@ impl Reception {
             backfills: Arc::new(backfiller.clone()),
             operations,
             tokens: Arc::clone(&tokens),
+            persons: Arc::new(base.store.clone()),
             audit: Arc::new(journal),
             clock: Arc::clone(&base.clock),
             registry: base.registry.clone(),
@@ -208,6 +209,7 @@ fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: 
             decoder: Arc::clone(&base.decoder),
             clock: Arc::clone(&base.clock),
             sql: Arc::clone(query) as _,
+            persons: Arc::new(base.store.clone()),
         },
     })
 }

@@ -58,6 +58,8 @@ sources test nobody
 sources remove nobody
 sources replay github --since yesterday
 sources explain nowhere
+persons show nobody
+persons forget "no body"
 token create x --role king
 token revoke nobody
 status --token kiro_wrong

@@ -32,6 +32,7 @@ mod kill_nine;
 mod outage;
 mod outbox;
 mod past;
+mod persons;
 mod platforms;
 mod process;
 mod reports;

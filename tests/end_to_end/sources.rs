@@ -75,7 +75,7 @@ fn problems(source: &Value) -> String {
 }
 
 /// The files below a folder that hold a text.
-fn holds(folder: &Path, text: &str) -> Result<Vec<String>> {
+pub(crate) fn holds(folder: &Path, text: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in folder.read_dir()? {
         let path = entry?.path();

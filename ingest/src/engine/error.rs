@@ -33,6 +33,9 @@ pub enum EngineError {
     /// The bytes of a dead letter could not be kept until the end; the record is read again at the next start.
     #[error("cannot write a quarantine file: {0}")]
     Quarantine(#[source] std::io::Error),
+    /// Persons could not be given their pseudonyms until the end; the records are read again at the next start.
+    #[error("cannot give persons their pseudonyms: {0}")]
+    Persons(#[source] PortError),
     /// Another process commits what the folds of this one derive.
     #[error("another process commits {table}, in epoch {epoch}")]
     Fenced {
@@ -70,7 +73,7 @@ impl EngineError {
 impl Fault for EngineError {
     fn kind(&self) -> FaultKind {
         match self {
-            Self::Port { source, .. } => source.kind,
+            Self::Port { source, .. } | Self::Persons(source) => source.kind,
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => FaultKind::Internal,
             Self::Fenced { .. } => FaultKind::Conflict,
             Self::Thread(_) | Self::Quarantine(_) | Self::Behind { .. } => FaultKind::Unavailable,
@@ -79,7 +82,7 @@ impl Fault for EngineError {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Port { source, .. } => source.blame(),
+            Self::Port { source, .. } | Self::Persons(source) => source.blame(),
             Self::Rows { .. } | Self::Metrics(_) | Self::Ended(_) => Blame::Ours,
             Self::Thread(_) | Self::Quarantine(_) | Self::Fenced { .. } | Self::Behind { .. } => Blame::External,
         }
@@ -95,6 +98,7 @@ impl Fault for EngineError {
             Self::Quarantine(_) => "KIR-0226",
             Self::Fenced { .. } => "KIR-0227",
             Self::Behind { .. } => "KIR-0228",
+            Self::Persons(_) => "KIR-0229",
         }
     }
 }

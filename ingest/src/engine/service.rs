@@ -16,6 +16,7 @@ use super::assign::Start;
 use super::commit::{Committer, Pauses, follow};
 use super::lane::{Lane, Queues, lanes};
 use super::pace::{Instant, sleep};
+use super::persons::follow_forgotten;
 use super::seal::Seal;
 use super::shared::Shared;
 use super::worker::{Command, Worker};
@@ -101,6 +102,7 @@ impl EngineService {
         let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.ports.source));
         let pace = (self.config.commit_interval, self.config.idle_commit_interval);
         tasks.spawn(follow(shared, source, pace, stop.clone()));
+        tasks.spawn(follow_forgotten(Arc::clone(&self.ports.persons), Arc::clone(&self.shared), stop.clone()));
         tasks
     }
 }
@@ -217,7 +219,7 @@ impl Consumer {
         let is_idle = matches!(poll, Poll::Idle);
         let command = match poll {
             Poll::Batch(batch) => Some(Command::Batch(batch)),
-            Poll::Gap(gap) => Some(Command::Gap(gap)),
+            Poll::Gap(gap) => Some(Command::Gap(self.shared.lock().generation(&gap.at), gap)),
             Poll::Revoked(partitions) => Some(Command::Revoked(partitions)),
             Poll::Assigned(_) => Some(Command::Assigned),
             Poll::Idle => None,
@@ -241,9 +243,16 @@ impl Consumer {
         true
     }
 
-    /// `false` when the folds have hung up, or it is the end.
+    /// `false` when the folds have hung up, or it is the end. Who waits for the folds longer tells meanwhile how far behind it is.
     async fn tell(&self, command: Command, cancel: &CancellationToken) -> bool {
-        tokio::select! { biased; () = cancel.cancelled() => false, sent = self.commands.send(command) => sent.is_ok() }
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return false,
+                room = self.commands.reserve() => return room.map(|room| room.send(command)).is_ok(),
+                () = sleep(LOOK_EVERY) => self.look().await,
+            }
+        }
     }
 
     /// Looks where the log ends.

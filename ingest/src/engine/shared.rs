@@ -1,7 +1,7 @@
 //! What consumer, folds, committers and handles share: the tail, and the view that is made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -68,6 +68,8 @@ pub(super) struct Shared {
     pub(super) telemetry: Telemetry,
     pub(super) is_loaded: AtomicBool,
     pub(super) is_ready: AtomicBool,
+    /// How often a person was forgotten, as of the last look.
+    pub(super) forgotten: AtomicI64,
     pub(super) tail_limit: usize,
     #[cfg(test)]
     pub(super) watcher: std::sync::OnceLock<super::tests::Watcher>,
@@ -112,6 +114,7 @@ impl Shared {
             telemetry,
             is_loaded: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
+            forgotten: AtomicI64::new(0),
             tail_limit: config.tail_bytes,
             #[cfg(test)]
             watcher: std::sync::OnceLock::new(),

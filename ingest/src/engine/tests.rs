@@ -17,6 +17,7 @@ mod keeper;
 mod lake;
 mod ledger;
 mod log;
+mod persons;
 mod store;
 pub(super) mod time;
 mod witness;
@@ -105,10 +106,13 @@ fn whatever_dies_nothing_is_lost_and_nothing_stands_twice() {
     let faults: u64 = told.iter().map(|w| w.faults).sum();
     println!("{} worlds, {rows} rows, {views} views, {repeats} repeats, {faults} faults, {gaps} gaps, {recreated} recreated", told.len());
     println!("deaths: {struck:?}");
+    let (named, forgotten) = told.iter().fold((0, 0), |sum, world| (sum.0 + world.persons.0, sum.1 + world.persons.1));
+    println!("{named} rows name persons, {forgotten} were forgotten");
     if told.len() > 1 {
         let missed: Vec<_> = CrashPoint::ALL.iter().filter(|point| !struck.contains_key(point)).collect();
         assert!(missed.is_empty(), "nobody died at {missed:?}");
         assert!(faults > 100 && gaps > 10 && recreated > 5 && repeats > 100, "the worlds are too kind");
+        assert!(named > 1_000 && forgotten > 20, "the worlds are too empty");
     }
 }
 

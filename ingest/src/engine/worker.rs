@@ -18,11 +18,13 @@ use super::lane::{Lane, Next, Queues};
 use super::letters::{self, Letters};
 use super::load::OWN;
 use super::pace::{Instant, sleep};
+use super::persons::{MOST_WAITING, Told};
 use super::quarantine::Quarantine;
 use super::shared::{Publication, Shared};
 use super::table::Side;
 use super::window::{Key, Window};
 use super::{Decode, EngineConfig, EngineError, EngineResult, batches};
+use crate::persons::Pseudonyms;
 
 /// Events further ahead of the clock are held back from the folds.
 const AHEAD: i64 = 5 * 60 * 1_000_000;
@@ -35,7 +37,8 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Command {
     Batch(LogBatch),
-    Gap(Gap),
+    /// With the generation of the partition, as a batch has it.
+    Gap(Option<u64>, Gap),
     Revoked(Vec<TopicPartition>),
     Assigned,
 }
@@ -60,6 +63,9 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: CancellationToken,
     pub(super) window: Window,
+    pub(super) pseudonyms: Pseudonyms,
+    /// How often a person had been forgotten when the pseudonyms were last forgotten.
+    pub(super) forgotten: i64,
     pub(super) letters: Letters,
     pub(super) known_gaps: HashSet<(TopicPartition, i64)>,
     /// The last record of each partition that the lake tells of: offset and when it was recorded.
@@ -85,10 +91,12 @@ struct State {
 }
 
 /// Rows of one batch of the log as they are put together.
-struct Draft<'b> {
+pub(super) struct Draft<'b> {
     rows: EventRows,
     letters: Option<Rows>,
     batch: &'b LogBatch,
+    /// Of what happens now.
+    is_live: bool,
 }
 
 impl Worker {
@@ -104,6 +112,8 @@ impl Worker {
             clock: ports.clock,
             stop,
             window,
+            pseudonyms: Pseudonyms::new(ports.persons),
+            forgotten: 0,
             letters: Letters::default(),
             known_gaps: HashSet::new(),
             marks: BTreeMap::new(),
@@ -181,8 +191,10 @@ impl Worker {
 
     async fn handle(&mut self, command: Command) -> EngineResult<()> {
         match command {
-            Command::Batch(batch) => self.take(&batch).await,
-            Command::Gap(gap) => self.gap(&gap).await,
+            // What waited while its partition was taken away and given back is read again.
+            Command::Batch(batch) if self.is_of(&batch.at, Some(batch.generation)) => self.take(&batch).await,
+            Command::Gap(generation, gap) if self.is_of(&gap.at, generation) => self.gap(&gap).await,
+            Command::Batch(..) | Command::Gap(..) | Command::Assigned => Ok(()),
             Command::Revoked(partitions) => {
                 let contained = self.shared.lock().contained();
                 for at in partitions {
@@ -193,8 +205,11 @@ impl Worker {
                 }
                 Ok(())
             }
-            Command::Assigned => Ok(()),
         }
+    }
+
+    fn is_of(&self, at: &TopicPartition, generation: Option<u64>) -> bool {
+        self.shared.lock().generation(at) == generation
     }
 
     /// Whether the log still has the record that the lake saw last: if another one stands there, the topic was recreated.
@@ -248,8 +263,7 @@ impl Worker {
     /// Takes a batch of the log.
     async fn take(&mut self, batch: &LogBatch) -> EngineResult<()> {
         let Some((generation, next)) = self.reading(&batch.at) else { return Ok(()) };
-        // What was read before the partition was taken away, and was still on its way when it came back, is read again.
-        if batch.generation != generation || batch.next <= next {
+        if batch.next <= next {
             return Ok(());
         }
         if batch.start > next {
@@ -261,15 +275,23 @@ impl Worker {
         }
         let bytes = batch.records.iter().filter_map(|r| r.value.as_ref()).map(Bytes::len).sum();
         self.shared.telemetry.records(&batch.at, batch.records.len(), bytes);
-        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch };
+        self.heed_forgotten();
         let is_live = self.config.topics.iter().any(|topic| *topic == *batch.at.topic);
+        let mut draft = Draft { rows: EventRows::default(), letters: Table::find(OWN[0]).map(Rows::new), batch, is_live };
+        let mut waiting = Vec::new();
         for record in batch.records.iter().filter(|r| r.offset >= next) {
             kiro_schemas::invariant!(OffsetsRise, record.offset < batch.next);
-            if is_live {
-                self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+            let mut told = self.read(&batch.at, record);
+            if self.rename(&mut told) && waiting.is_empty() {
+                self.record(&mut draft, told)?;
+            } else {
+                waiting.push(told);
             }
-            self.record(&mut draft, record)?;
+            if waiting.len() >= MOST_WAITING {
+                self.meet(&mut draft, &mut waiting).await?;
+            }
         }
+        self.meet(&mut draft, &mut waiting).await?;
         let mut made = draft.rows.finish().map_err(EngineError::rows("events"))?;
         if let Some(letters) = draft.letters.as_mut().filter(|l| !l.is_empty()) {
             made.push((OWN[0], letters.finish().map_err(EngineError::rows(OWN[0]))?));
@@ -290,20 +312,28 @@ impl Worker {
         Ok(())
     }
 
-    fn record(&mut self, draft: &mut Draft<'_>, record: &Record) -> EngineResult<()> {
-        let batch = draft.batch;
-        let named = header(&record.headers, "kiro-tenant");
-        let tenant = match named {
+    /// What a record says.
+    fn read<'b>(&self, at: &TopicPartition, record: &'b Record) -> Told<'b> {
+        let dead = |reason: &str| Told { record, tenant: self.config.tenant.clone(), events: Err(reason.to_owned()) };
+        let tenant = match header(&record.headers, "kiro-tenant") {
             None => self.config.tenant.clone(),
             Some(name) if kiro_schemas::id::is_tenant(name) => Tenant::new(name),
-            Some(_) => return self.dead_letter(draft, record, "header kiro-tenant is not the name of a tenant"),
+            Some(_) => return dead("header kiro-tenant is not the name of a tenant"),
         };
         let Some(bytes) = record.value.as_ref().filter(|v| !v.is_empty()) else {
-            let reason = if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" };
-            return self.dead_letter(draft, record, reason);
+            return dead(if record.value.is_some() { "the record is empty" } else { "the record is a tombstone" });
         };
-        let decoder = Arc::clone(&self.decoder);
-        let events = match decoder.decode(&batch.at.topic, &record.headers, bytes) {
+        Told { record, tenant, events: self.decoder.decode(&at.topic, &record.headers, bytes) }
+    }
+
+    /// Takes what a record says into its tables.
+    pub(super) fn record(&mut self, draft: &mut Draft<'_>, told: Told<'_>) -> EngineResult<()> {
+        let Told { record, tenant, events } = told;
+        let batch = draft.batch;
+        if draft.is_live {
+            self.state.oldest = Some(self.state.oldest.map_or(record.recorded_at, |oldest| oldest.min(record.recorded_at)));
+        }
+        let events = match events {
             Ok(events) => events,
             Err(reason) => return self.dead_letter(draft, record, &reason),
         };
@@ -440,7 +470,7 @@ impl Worker {
         inner.tables.iter().any(|state| inner.is_ahead(state, next))
     }
 
-    async fn publish(&mut self) -> EngineResult<()> {
+    pub(super) async fn publish(&mut self) -> EngineResult<()> {
         let began = self.clock.now();
         self.keep().await?;
         if self.state.is_changed && !self.is_behind() {

@@ -83,7 +83,7 @@ pub enum Error {
         key: String,
     },
     /// The operating system gave no random bits.
-    #[error("cannot make a token: {source}")]
+    #[error("cannot take random bits: {source}")]
     Random {
         /// Why.
         #[source]

@@ -1,9 +1,9 @@
-//! Decisions to disk: tokens, sources, what still has to be sent, leases, settings.
+//! Decisions to disk: tokens, sources, what still has to be sent, leases, persons, settings.
 //!
 //! Must not know: HTTP, the event log, the lake, what is sent to whom.
 //!
 //! Entry points: [`Store::open`], [`Store::look`]; [`Store`] implements [`kiro_ports::Tokens`], [`kiro_ports::Outbox`],
-//! [`kiro_ports::Anchors`] and [`kiro_ports::SourceStore`].
+//! [`kiro_ports::Anchors`], [`kiro_ports::SourceStore`] and [`kiro_ports::Persons`].
 //!
 //! ```text
 //! Store::open ── migrations ──► SQLite file (one process) | PostgreSQL (several)
@@ -12,6 +12,7 @@
 //!    ├── leases   one holder at a time, counted by epochs
 //!    ├── anchors  the last row of the audit log, by partition
 //!    ├── sources  who may send webhooks, files of their secrets, what came of each
+//!    ├── persons  the pseudonym of each name, by the name's digest
 //!    └── settings
 //! ```
 
@@ -19,6 +20,7 @@ mod anchors;
 mod error;
 mod leases;
 mod outbox;
+mod persons;
 mod schema;
 mod scram;
 mod sources;

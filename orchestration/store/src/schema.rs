@@ -9,6 +9,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (include_str!("../migrations/sqlite/0002_leases.sql"), include_str!("../migrations/postgres/0002_leases.sql")),
     (include_str!("../migrations/sqlite/0003_audit_anchors.sql"), include_str!("../migrations/postgres/0003_audit_anchors.sql")),
     (include_str!("../migrations/sqlite/0004_sources.sql"), include_str!("../migrations/postgres/0004_sources.sql")),
+    (include_str!("../migrations/sqlite/0005_persons.sql"), include_str!("../migrations/postgres/0005_persons.sql")),
 ];
 
 /// The version of the schema that this program makes.

@@ -131,7 +131,9 @@ async fn open_sqlite(path: &Path) -> Result<SqlitePool> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(10))
-        .foreign_keys(true);
+        .foreign_keys(true)
+        // What is deleted is gone: of persons, and of tokens.
+        .pragma("secure_delete", "ON");
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(30));
     pool.connect_with(options).await.map_err(|source| Error::Open { source })
 }

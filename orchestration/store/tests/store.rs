@@ -2,12 +2,13 @@
 
 #![expect(clippy::expect_used, reason = "what a test cannot set up fails it")]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use kiro_ports::{Anchors, NewDelivery, NewToken, Outbox, Role, SourceCounts, SourceStore, StoredSource, Tokens};
-use kiro_schemas::{FaultKind, Micros, Secret, Tenant, TopicPartition};
+use kiro_ports::{Anchors, NewDelivery, NewToken, Outbox, Persons, Role, SourceCounts, SourceStore, StoredSource, Tokens};
+use kiro_schemas::{FaultKind, Micros, Secret, Tenant, TopicPartition, person};
 use kiro_store::{MAX_ATTEMPTS, Store, StoreConfig};
 
 const NOW: Micros = Micros(1_795_426_800_000_000);
@@ -35,6 +36,7 @@ async fn conforms(store: &Store) {
     leases_conform(store).await;
     anchors_conform(store).await;
     sources_conform(store).await;
+    persons_conform(store).await;
     one_of_many_takes(std::slice::from_ref(store)).await;
     assert_eq!(store.setting("a").await.expect("read"), None);
     store.set_setting("a", "1", NOW).await.expect("written");
@@ -254,6 +256,89 @@ async fn anchors_conform(store: &Store) {
     assert_eq!((anchors.len(), &anchors[&first], &anchors[&second]), (2, &(7, "1:c".to_owned()), &(9, "1:b".to_owned())));
 }
 
+async fn persons_conform(store: &Store) {
+    let (ours, theirs) = (Tenant::default(), Tenant::new("others"));
+    let forgotten = store.forgotten().await.expect("counted");
+    assert_eq!(store.pseudonym(&ours, "ada").await.expect("asked"), None, "asking names nobody");
+    let named = store.pseudonyms(&ours, &texts(&["grace", "ada", "grace"]), NOW).await.expect("named");
+    let (grace, ada, again) = (&named[0], &named[1], &named[2]);
+    assert!(grace == again && grace != ada && person::is_pseudonym(ada) && person::is_pseudonym(grace), "{named:?}");
+    let more = store.pseudonyms(&ours, &texts(&["ada", "new"]), NOW).await.expect("named");
+    assert!(&more[0] == ada && &more[1] != ada, "{more:?}");
+    assert_ne!(&store.pseudonyms(&theirs, &texts(&["ada"]), NOW).await.expect("named")[0], ada, "another person of another tenant");
+    assert!(store.pseudonyms(&ours, &[], NOW).await.expect("nobody").is_empty());
+    // Whoever sends events chooses the names.
+    let odd =
+        [String::new(), "x".repeat(100_000), "a\0b".to_owned(), "'; DROP TABLE persons; --".to_owned(), "Ada".to_owned(), "ädä".to_owned()];
+    let named = store.pseudonyms(&ours, &odd, NOW).await.expect("named");
+    assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), odd.len());
+    let many: Vec<String> = (0..1_234).map(|at| format!("person-{at}")).collect();
+    let named = store.pseudonyms(&ours, &many, NOW).await.expect("named");
+    assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), many.len());
+    assert_eq!(store.pseudonyms(&ours, &many, NOW).await.expect("named"), named, "the same again");
+
+    assert_eq!(store.forget(&theirs, "grace", NOW).await.expect("asked"), None, "not theirs");
+    assert_eq!(store.forgotten().await.expect("counted"), forgotten, "nobody was forgotten");
+    assert_eq!(store.forget(&ours, "grace", NOW).await.expect("asked").as_ref(), Some(grace));
+    assert_eq!(store.forget(&ours, "grace", NOW).await.expect("asked"), None, "forgotten already");
+    assert_eq!(store.forgotten().await.expect("counted"), forgotten + 1);
+    assert_eq!(store.pseudonym(&ours, "grace").await.expect("asked"), None);
+    assert_eq!(store.pseudonym(&ours, "ada").await.expect("asked").as_ref(), Some(ada));
+    let anew = store.pseudonyms(&ours, &texts(&["grace"]), NOW).await.expect("named");
+    assert!(&anew[0] != grace && store.forgotten().await.expect("counted") == forgotten + 1, "{anew:?}");
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// However many name the same persons at once, each in another order, all of them say the same.
+async fn all_name_alike(stores: &[Store]) {
+    let names: Vec<String> = (0..700).map(|at| format!("alike-{at}")).collect();
+    let namers = (0..12).map(|number| {
+        let (store, mut names) = (stores[number % stores.len()].clone(), names.clone());
+        let turn = number * 97 % names.len();
+        names.rotate_left(turn);
+        tokio::spawn(async move {
+            let mut named = store.pseudonyms(&Tenant::default(), &names, NOW).await.expect("named");
+            named.rotate_right(turn);
+            named
+        })
+    });
+    let mut said = BTreeSet::new();
+    for namer in namers.collect::<Vec<_>>() {
+        said.insert(namer.await.expect("joined"));
+    }
+    assert_eq!(said.len(), 1, "they do not agree");
+    assert_eq!(said.first().expect("one").iter().collect::<BTreeSet<_>>().len(), names.len());
+}
+
+#[tokio::test]
+async fn processes_agree_who_is_who() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    all_name_alike(&[open(&path).await, open(&path).await]).await;
+}
+
+/// What ties a name to a pseudonym is gone from the files, too.
+#[tokio::test]
+async fn who_is_forgotten_is_not_in_the_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.db");
+    let store = open(&path).await;
+    let named = store.pseudonyms(&Tenant::default(), &texts(&["ada", "grace"]), NOW).await.expect("named");
+    let is_there = |text: &str| {
+        let files = folder.path().read_dir().expect("a folder").map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"));
+        let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        files.map(has).fold(false, |any, has| any || has)
+    };
+    assert!(is_there(&named[0]) && is_there(&named[1]) && !is_there("grace"), "names are not kept");
+    store.forget(&Tenant::default(), "grace", NOW).await.expect("asked");
+    assert!(is_there(&named[0]) && !is_there(&named[1]), "the pseudonym is still in a file");
+    store.close().await;
+    assert!(is_there(&named[0]) && !is_there(&named[1]), "the pseudonym is still in a file");
+}
+
 /// However many come at once, one gets it.
 async fn one_of_many_takes(stores: &[Store]) {
     let takers = (0..20).map(|number| {
@@ -420,6 +505,7 @@ async fn postgres_conforms() {
     assert_eq!(two.setting("a").await.expect("read").as_deref(), Some("2"));
     one.renew_lease(&one.lease("race").await.expect("read").expect("taken"), Micros(0)).await.expect("given back");
     one_of_many_takes(&[one.clone(), two.clone()]).await;
+    all_name_alike(&[one.clone(), two.clone()]).await;
     one.close().await;
     two.close().await;
     refuses_a_newer_one(&postgres).await;

@@ -38,6 +38,6 @@ pub use sources::{
     AddedSource, ExplainRequest, NewSource, ReplayRequest, SourceCounts, SourceInfo, SourceStore, Sources, StoredSource, Taken,
 };
 pub use sql::{AsOf, RowStream, SqlAnswer, SqlEngine, SqlRequest};
-pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Principal, Role, ScramVerifier, TokenInfo, Tokens};
+pub use store::{AnchorMap, Anchors, Delivery, NewDelivery, NewToken, Outbox, Persons, Principal, Role, ScramVerifier, TokenInfo, Tokens};
 pub use table::{Commit, Committed, Offsets, TableSink, TableSource, Transaction};
 pub use view::{Snapshot, TableView, TailBatch, View, Views};

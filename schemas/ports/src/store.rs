@@ -1,4 +1,4 @@
-//! The control store: who may do what, and what still has to be sent.
+//! The control store: who may do what, what still has to be sent, and who is meant by a pseudonym.
 
 use std::collections::BTreeMap;
 
@@ -194,4 +194,18 @@ pub trait Anchors: Send + Sync + std::fmt::Debug {
     async fn anchor(&self, at: &TopicPartition, offset: i64, chain: &str, now: Micros) -> Result<(), PortError>;
     /// What is remembered.
     async fn anchors(&self) -> Result<AnchorMap, PortError>;
+}
+
+/// Ties the names of persons to pseudonyms, by which alone the lake knows them. Without the tie nobody can tell whose pseudonym it is.
+#[async_trait]
+pub trait Persons: Send + Sync + std::fmt::Debug {
+    /// The pseudonyms of names, in their order; who has none is given one. They are durable when this returns, and the same whoever
+    /// asks.
+    async fn pseudonyms(&self, tenant: &Tenant, names: &[String], now: Micros) -> Result<Vec<String>, PortError>;
+    /// The pseudonym of a name, if it has one.
+    async fn pseudonym(&self, tenant: &Tenant, name: &str) -> Result<Option<String>, PortError>;
+    /// Drops the tie; the pseudonym that the name had. The same name gets another one from then on.
+    async fn forget(&self, tenant: &Tenant, name: &str, now: Micros) -> Result<Option<String>, PortError>;
+    /// Changes whenever a tie is dropped: who remembers pseudonyms forgets them then.
+    async fn forgotten(&self) -> Result<i64, PortError>;
 }

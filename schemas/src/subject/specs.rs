@@ -6,7 +6,12 @@ use super::Shape::{Fact, Subject as Several};
 use super::{Column, Kind, Role, Subject, SubjectSpec, Transition, TransitionSpec};
 
 const fn column(name: &'static str, kind: Kind, role: Role, doc: &'static str) -> Column {
-    Column { name, kind, role, doc }
+    Column { name, kind, role, is_person: false, doc }
+}
+
+/// A field that names a person.
+const fn person(name: &'static str, doc: &'static str) -> Column {
+    Column { name, kind: Text, role: Field, is_person: true, doc }
 }
 
 const fn step(transition: Transition, sets: Option<&'static str>, is_final: bool) -> TransitionSpec {
@@ -30,7 +35,7 @@ pub static SPECS: &[SubjectSpec] = &[
             column("status", Text, Field, "The platform's own word, unchanged."),
             column("branch", Text, Field, "Branch or ref that was run."),
             column("commit_sha", Text, Field, "Commit that was run."),
-            column("actor", Text, Field, "Who started it."),
+            person("actor", "Who started it, by a pseudonym."),
             column("change_id", Text, Field, "Change that it belongs to."),
             column("trigger", Text, Field, "What started it: `push`, `pull_request`, `schedule`, `manual`, or the platform's word."),
             column("queued_at", Time, Field, "When it was queued."),
@@ -95,7 +100,7 @@ pub static SPECS: &[SubjectSpec] = &[
             column("base_branch", Text, Field, "Branch it goes to."),
             column("commit_sha", Text, Field, "Its newest commit."),
             column("merge_commit_sha", Text, Field, "Commit that merged it."),
-            column("author", Text, Field, "Who wrote it."),
+            person("author", "Who wrote it, by a pseudonym."),
             column("lines_added", Int, Field, "Lines added."),
             column("lines_deleted", Int, Field, "Lines deleted."),
             column("files_changed", Int, Field, "Files changed."),
@@ -130,7 +135,7 @@ pub static SPECS: &[SubjectSpec] = &[
             column("branch", Text, Field, "Branch or ref that was deployed."),
             column("outcome", Text, Field, "`success`, `failure`, `cancel`, `error` or `skip`; null while it runs."),
             column("status", Text, Field, "The platform's own word, unchanged."),
-            column("actor", Text, Field, "Who started it."),
+            person("actor", "Who started it, by a pseudonym."),
             column("queued_at", Time, Field, "When it was asked for."),
             column("started_at", Time, Field, "When it began."),
             column("finished_at", Time, Field, "When it ended."),
@@ -160,7 +165,7 @@ pub static SPECS: &[SubjectSpec] = &[
             column("change_id", Text, Field, "Change that it was made from."),
             column("sbom_url", Text, Field, "Where its bill of materials is."),
             column("signature", Text, Field, "Its signature."),
-            column("actor", Text, Field, "Who published, fetched or deleted it last."),
+            person("actor", "Who published, fetched or deleted it last, by a pseudonym."),
             column("created_at", Time, Field, "When it was packaged."),
             column("published_at", Time, Field, "When it was published."),
             column("deleted_at", Time, Field, "When it was deleted."),

@@ -56,7 +56,7 @@ pub(crate) const fn column(name: &'static str, kind: Kind, nullable: bool, doc: 
 
 pub(crate) const TENANT: TableColumn = column("tenant", Kind::Text, false, "Whose row it is.");
 pub(crate) const SOURCE: TableColumn = column("source", Kind::Text, false, "Canonical URL of the repository, project or service.");
-const ATTRIBUTES: TableColumn = column("attributes", Kind::Map, true, "What is not modelled, text to text.");
+const ATTRIBUTES: TableColumn = column("attributes", Kind::Map, true, "What is not modelled, text to text; persons by pseudonyms.");
 const CHAINED: TableColumn = column(
     CHAIN,
     Kind::Text,

@@ -176,7 +176,7 @@ pub(crate) static LETTER_DAMAGED: Check = warning(
 
 pub(crate) static CONTROL_ABSENT: Check = warning(
     "control.absent",
-    "there is a lake and no control store: tokens, deliveries and anchors of the audit log are gone",
+    "there is a lake and no control store: tokens, deliveries, anchors of the audit log and who is behind the pseudonyms are gone",
     "put it back from a back-up; without one, start, make new tokens, and train the model",
 );
 

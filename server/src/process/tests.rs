@@ -58,7 +58,8 @@ impl World {
             source: lake,
             folding,
             decoder: Arc::new(Decoder::new(Vec::new(), Vec::new())),
-            anchors: Arc::new(store),
+            anchors: Arc::new(store.clone()),
+            persons: Arc::new(store),
             clock: Arc::clone(&self.clock),
             registry: Registry::new(),
         };

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kiro_ingest::decode::Decoder;
+use kiro_ingest::persons::Pseudonyms;
 use kiro_ports::{
-    Assignment, Clock, EventLog, LogBatch, NewRecord, Poll, PortError, Record, ReplayRequest, SqlEngine, Subscription, Watermarks, header,
+    Assignment, Clock, EventLog, LogBatch, NewRecord, Persons, Poll, PortError, Record, ReplayRequest, SqlEngine, Subscription, Watermarks,
+    header,
 };
 use kiro_schemas::{Event, FaultKind, Micros, Tenant, TopicPartition};
 use serde::{Deserialize, Serialize};
@@ -100,6 +102,8 @@ pub(crate) struct Raw {
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells what is in the tables.
     pub(crate) sql: Arc<dyn SqlEngine>,
+    /// Tables name persons by pseudonyms, and so do some ids of events.
+    pub(crate) persons: Arc<dyn Persons>,
 }
 
 impl Raw {
@@ -196,6 +200,7 @@ impl Raw {
             }
         }
         counts.events += events.len() as u64;
+        Pseudonyms::new(Arc::clone(&self.persons)).rename_all(tenant, &mut events, self.clock.now()).await?;
         let known = rows::known(&self.sql, tenant, &events).await?;
         let new: Vec<NewRecord> = events.iter().filter(|event| !known.has(event)).map(|event| self.history.record(tenant, event)).collect();
         if !new.is_empty() {

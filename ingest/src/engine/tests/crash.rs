@@ -36,6 +36,8 @@ crash_points! {
     BatchRead,
     /// A record is decoded.
     Decode,
+    /// It is asked who is meant by a name.
+    Persons,
     /// A dead letter was made, its row is nowhere.
     LetterKept,
     /// Rows go into the folds.

@@ -27,6 +27,7 @@ use super::keeper::Keeper;
 use super::lake::{SimAnchors, SimSink, SimSource};
 use super::ledger::{Fed, Ledger, event_tables};
 use super::log::{MemberLog, SimLog, TOPIC, at};
+use super::persons::{MemberPersons, SimPersons};
 use super::store::{CrashStore, Faulty};
 use super::time::{self, SimClock, sleep};
 use super::witness::{Version, Witness, rows};
@@ -37,6 +38,8 @@ const STEPS: u32 = 40;
 const RUNS: u32 = 13;
 const FUTURE: u32 = 11;
 const CLUSTER: &str = "sim";
+/// Events are of so many persons.
+const PERSONS: u32 = 17;
 /// How long a store answers nothing, and how often it may be asked meanwhile, by all tables of a process together.
 const STALL_SECONDS: u64 = 120;
 const MOST_CALLS_A_SECOND: u64 = 60;
@@ -54,6 +57,8 @@ pub(super) struct Told {
     pub(super) recreated: usize,
     /// Files that compaction took out, and files of logs that were cleaned away.
     pub(super) kept: (usize, usize),
+    /// Rows that name persons, and persons that were forgotten.
+    pub(super) persons: (usize, i64),
     pub(super) store: Arc<InMemory>,
     pub(super) witness: Arc<Witness>,
 }
@@ -106,6 +111,7 @@ struct Shared {
     /// Retention took records, or a topic was made anew: what was derived of a partition that is stopped then stays as it is.
     is_disturbed: AtomicBool,
     anchors: Arc<SimAnchors>,
+    persons: Arc<SimPersons>,
 }
 
 struct Process {
@@ -188,6 +194,7 @@ impl World {
             is_kept,
             is_disturbed: AtomicBool::new(false),
             anchors: Arc::default(),
+            persons: Arc::default(),
         };
         let stores = (Arc::clone(&shared.faults), Arc::clone(&shared.store));
         let keeper = || Keeper::new(seed, stores, Arc::clone(&shared.witness), Arc::clone(&shared.trace), Arc::clone(&shared.clock));
@@ -312,6 +319,7 @@ impl World {
             78..84 => self.shared.faults.set(Toxics::default()),
             84..88 => self.shared.clock.set_ahead(self.random.gen_range(-3_600..3_600) * 1_000_000),
             88..94 => self.restart().await,
+            94..96 if !self.is_gappy() => self.forget(),
             94..97 if self.is_gappy() && step > STEPS / 3 => self.trim(),
             97..99 => self.turn_disk(self.disk_is_full()),
             _ => self.wait_up_to(1_500).await,
@@ -419,15 +427,27 @@ impl World {
             };
             // Some lie in the future for a while.
             let minute = if number.is_multiple_of(FUTURE) { "2026-05-28T20:36:00Z" } else { "2026-05-28T10:00:00Z" };
+            let person = match subject {
+                "pipeline_run" => format!(",\"fields\":{{\"actor\":\"{}\"}}", person(number)),
+                "task_run" => format!(",\"attributes\":{{\"requested_by\":\"{}\"}}", person(number)),
+                _ => String::new(),
+            };
             lines.push(format!(
                 "{{\"subject\":\"{subject}\",\"transition\":\"{transition}\",\"id\":\"e{number}\",\"source\":\"https://ci/a\",\
-                 \"subject_id\":\"r{}\",\"time\":\"{minute}\"}}",
+                 \"subject_id\":\"r{}\",\"time\":\"{minute}\"{person}}}",
                 number % RUNS
             ));
             events.insert(format!("e{number}"), table);
         }
         let events = events.into_iter().map(|(id, table)| (table, id)).collect();
         (Fed::Events(events), Some(Bytes::from(lines.join("\n"))))
+    }
+
+    /// Forgets somebody, whoever still remembers the pseudonym.
+    fn forget(&mut self) {
+        if let Some(name) = self.shared.persons.forget_one(self.random.gen_range(0..100)) {
+            self.shared.trace.note(format_args!("{name} is forgotten"));
+        }
     }
 
     /// Gives each partition to somebody, or to nobody for a while.
@@ -590,6 +610,7 @@ impl World {
         }
         ledger.check_lake(&self.shared.witness, &stands)?;
         self.check_chain()?;
+        let named = self.check_persons()?;
         // Who derives may have stopped where members went on.
         if self.members == 1 || !self.shared.is_disturbed.load(Ordering::Relaxed) {
             self.check_fold()?;
@@ -605,10 +626,19 @@ impl World {
             faults: self.shared.faults.injected(),
             gaps,
             recreated: self.recreated.len(),
+            persons: (named, self.shared.persons.forgotten()),
             kept: self.keeper.as_ref().map_or((0, 0), |keeper| *keeper.counts.lock().unwrap_or_else(PoisonError::into_inner)),
             store: Arc::clone(&self.shared.store),
             witness: Arc::clone(&self.shared.witness),
         })
+    }
+
+    /// No row of the lake tells a name, and each tells whom its event told; how many rows tell somebody.
+    fn check_persons(&self) -> Result<usize, String> {
+        let tables = ["pipeline_runs_events", "task_runs_events"].map(|name| Table::find(name).expect("a table"));
+        let versions: Vec<_> = tables.iter().filter_map(|table| self.shared.witness.read(table)).collect();
+        let number = |id: &str| id.trim_start_matches('e').parse::<u32>().unwrap_or(0);
+        self.shared.persons.check(versions.iter().flat_map(|version| &version.batches), |id| person(number(id)))
     }
 
     /// The chain of the audit log holds, and so does what was remembered of its end.
@@ -651,6 +681,11 @@ impl World {
     }
 }
 
+/// Who is told by an event.
+fn person(number: u32) -> String {
+    format!("ada-{}", number % PERSONS)
+}
+
 /// How a process begins.
 #[derive(Debug, Clone, Copy)]
 struct Birth {
@@ -691,6 +726,7 @@ async fn run(shared: Arc<Shared>, life: Arc<Life>, stop: CancellationToken, birt
         folding: Box::new(CountFold::new(Arc::clone(&life))),
         decoder: Arc::new(decoder),
         anchors: Arc::clone(&shared.anchors) as _,
+        persons: Arc::new(MemberPersons { persons: Arc::clone(&shared.persons), life: Arc::clone(&life) }),
         clock: Arc::clone(&shared.clock) as _,
         registry: prometheus::Registry::new(),
     };

@@ -13,6 +13,7 @@ use kiro_ports::{
     ReplayRequest, SqlAnswer, SqlEngine, SqlRequest, Subscription, SystemClock, Watermarks,
 };
 use kiro_schemas::{Event, Micros, OffsetVector, Tenant, TopicPartition};
+use kiro_store::{Store, StoreConfig};
 use serde_json::{Value, json};
 
 use super::{Cursor, PART, Raw, Rest, TOGETHER, moment};
@@ -89,22 +90,28 @@ impl World {
     async fn new(is_mended: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SystemClock);
-        let log = Arc::new(EmbeddedLog::open(folder.path(), EmbeddedOptions::default(), clock.clone()).expect("a log"));
+        let log = Arc::new(EmbeddedLog::open(&folder.path().join("log"), EmbeddedOptions::default(), clock.clone()).expect("a log"));
         for topic in [TOPIC, HISTORY] {
             log.ensure_topic(topic, 2).await.expect("a topic");
         }
         let all = platforms().iter().filter(|_| is_mended).map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
         let decoder = Arc::new(Decoder::new(all.collect(), Vec::new()));
         let history = Journal { log: Arc::clone(&log) as _, topic: HISTORY.to_owned(), clock: clock.clone() };
-        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock, sql: Arc::new(Empty) };
+        let store = Store::open(StoreConfig::Sqlite(folder.path().join("control.sqlite"))).await.expect("a store");
+        let (sql, persons) = (Arc::new(Empty), Arc::new(store));
+        let raw = Raw { log: Arc::clone(&log) as _, topic: TOPIC.to_owned(), history, decoder, clock, sql, persons };
         Self { raw, log, _folder: folder }
     }
 
     /// Replays to the end: the sums, and how many parts there were.
     async fn replay(&self, tenant: &str, since: &str) -> (Value, usize) {
+        self.replay_of("github", tenant, since).await
+    }
+
+    async fn replay_of(&self, platform: &str, tenant: &str, since: &str) -> (Value, usize) {
         let (mut sums, mut parts, mut cursor) = (json!({"deliveries": 0, "events": 0, "unreadable": 0}), 0, None);
         loop {
-            let request = ReplayRequest { platform: "github".to_owned(), since: since.to_owned(), cursor };
+            let request = ReplayRequest { platform: platform.to_owned(), since: since.to_owned(), cursor };
             let mut part = self.raw.replay(&Tenant::new(tenant), &request).await.expect("a part");
             for (key, sum) in sums.as_object_mut().expect("an object") {
                 *sum = (sum.as_u64().unwrap_or(0) + part[key].as_u64().expect("a number")).into();
@@ -242,4 +249,22 @@ async fn the_beginning_of_many_partitions_is_found_in_few_looks_at_several_at_on
     let (looks, most) = (counted.looks.load(Ordering::SeqCst), counted.most.load(Ordering::SeqCst));
     assert!(looks <= 3 * marks.len(), "{looks} looks");
     assert!((2..=TOGETHER).contains(&most), "{most} at once");
+}
+
+/// The id of an approval ends in who approved: tables have it with the pseudonym, and so must what is looked for there.
+#[tokio::test]
+async fn who_approved_is_looked_for_by_the_pseudonym() {
+    let world = World::new(true).await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../integrations/tests/gitlab/Merge-Request-Hook.approved.own.json");
+    let payload = std::fs::read(path).expect("a payload");
+    let name = serde_json::from_slice::<Value>(&payload).expect("JSON")["user"]["username"].as_str().expect("a user").to_owned();
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let names = [("x-gitlab-event", "Merge Request Hook"), ("kiro-format", "gitlab"), ("kiro-tenant", "acme")];
+    let headers: Headers = names.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
+    let record = NewRecord { topic: TOPIC.to_owned(), key: None, value: payload.into(), headers };
+    world.log.append(vec![record]).await.expect("appended");
+    assert_eq!(world.replay_of("gitlab", "acme", "1d").await.0["events"], 1);
+    let (id, _) = world.history().await.remove(0);
+    let pseudonym = world.raw.persons.pseudonym(&Tenant::new("acme"), &name).await.expect("asked").expect("named");
+    assert!(id.ends_with(&format!("/{pseudonym}")) && !id.contains(&name), "{id}");
 }
