@@ -128,7 +128,7 @@ async fn what_was_looked_at_is_not_read_again() {
     let opened = store.reads() - looked;
     assert!(opened <= 3, "{opened} reads to open what was looked at with {looked}");
     let read = lake.lake_snapshot(table()).await.expect("a version").expect("a table");
-    assert_eq!((read.files(), read.rows()), (31, 31));
+    assert_eq!((read.files().await.expect("files"), read.rows().await.expect("rows")), (31, 31));
     // The library reads each commit twice by itself.
     let snapshot = store.reads() - looked - opened;
     assert!(snapshot <= 2 * COMMITS.unsigned_abs() + 12, "{snapshot} reads of the snapshot");
