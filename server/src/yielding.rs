@@ -21,7 +21,7 @@ pub(crate) async fn yielding<T: Send + 'static>(name: &str, work: impl FnOnce() 
         drop(done.send(work()));
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(give_way)?;
-    outcome.await.map_err(|_| io::Error::other("the work panicked"))
+    outcome.await.map_err(|_ended| io::Error::other("the work panicked"))
 }
 
 #[cfg(test)]

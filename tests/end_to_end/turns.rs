@@ -16,8 +16,8 @@ const TOGETHER: usize = 4;
 fn import(server: &Server, platform: &str, repository: &str) -> Result<String> {
     let begin = json!({"platform": platform, "repository": repository, "since": "365d"}).to_string();
     let headers = [("content-type", "application/json")];
-    let begun = http::must(server.http, "POST /api/v1/imports/platforms", &headers, begin.as_bytes())?.json()?;
-    Ok(begun["id"].as_str().with_context(|| format!("{begun}"))?.to_owned())
+    let job = http::must(server.http, "POST /api/v1/imports/platforms", &headers, begin.as_bytes())?.json()?;
+    Ok(job["id"].as_str().with_context(|| format!("{job}"))?.to_owned())
 }
 
 fn show(server: &Server, id: &str) -> Result<Value> {

@@ -16,6 +16,7 @@ fn places(silence: Duration, whole: Duration, grace: Duration) -> Arc<Places> {
     Arc::new(Places { held: std::sync::Mutex::default(), patience: Patience { silence, whole, grace } })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "pieces of a stream may fail")]
 fn piece(bytes: usize) -> Result<Bytes, Infallible> {
     Ok(vec![b'x'; bytes].into())
 }

@@ -177,8 +177,8 @@ mod tests {
     fn batch(topic: &str, start: i64, records: i64) -> LogBatch {
         // Every second offset: the log skips some.
         let record = |number| Record { offset: start + 2 * number, recorded_at: Micros(0), key: None, value: None, headers: Vec::new() };
-        let records: Vec<_> = (0..records).map(record).collect();
-        LogBatch { at: TopicPartition::new(topic, 0), start, next: start + 2 * records.len() as i64, generation: 3, records }
+        let (next, records) = (start + 2 * records, (0..records).map(record).collect());
+        LogBatch { at: TopicPartition::new(topic, 0), start, next, generation: 3, records }
     }
 
     #[test]

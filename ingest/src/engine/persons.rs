@@ -42,10 +42,19 @@ impl Worker {
         }
     }
 
+    /// Each takes the pseudonyms that are known; whether all are.
+    fn rename_all(&mut self, waiting: &mut [Told<'_>]) -> bool {
+        let mut is_done = true;
+        for told in waiting {
+            is_done &= self.rename(told);
+        }
+        is_done
+    }
+
     /// Asks who is meant by the names that are new, however often it has to be tried, and goes on with what waits for it.
     pub(super) async fn meet(&mut self, draft: &mut Draft<'_>, waiting: &mut Vec<Told<'_>>) -> EngineResult<()> {
         let mut pauses = Pauses::default();
-        while !waiting.iter_mut().fold(true, |all, told| self.rename(told) && all) {
+        while !self.rename_all(waiting) {
             while let Err(error) = self.pseudonyms.ask(self.clock.now()).await {
                 self.shared.telemetry.person_error(&error);
                 // What came before is shown meanwhile.

@@ -295,19 +295,19 @@ fn texts(texts: &[&str]) -> Vec<String> {
 /// However many name the same persons at once, each in another order, all of them say the same.
 async fn all_name_alike(stores: &[Store]) {
     let names: Vec<String> = (0..700).map(|at| format!("alike-{at}")).collect();
-    let namers = (0..12).map(|number| {
+    let askers = (0..12).map(|number| {
         let (store, mut names) = (stores[number % stores.len()].clone(), names.clone());
         let turn = number * 97 % names.len();
         names.rotate_left(turn);
         tokio::spawn(async move {
-            let mut named = store.pseudonyms(&Tenant::default(), &names, NOW).await.expect("named");
-            named.rotate_right(turn);
-            named
+            let mut told = store.pseudonyms(&Tenant::default(), &names, NOW).await.expect("named");
+            told.rotate_right(turn);
+            told
         })
     });
     let mut said = BTreeSet::new();
-    for namer in namers.collect::<Vec<_>>() {
-        said.insert(namer.await.expect("joined"));
+    for asker in askers.collect::<Vec<_>>() {
+        said.insert(asker.await.expect("joined"));
     }
     assert_eq!(said.len(), 1, "they do not agree");
     assert_eq!(said.first().expect("one").iter().collect::<BTreeSet<_>>().len(), names.len());
@@ -328,9 +328,9 @@ async fn who_is_forgotten_is_not_in_the_files() {
     let store = open(&path).await;
     let named = store.pseudonyms(&Tenant::default(), &texts(&["ada", "grace"]), NOW).await.expect("named");
     let is_there = |text: &str| {
-        let files = folder.path().read_dir().expect("a folder").map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"));
+        let mut files = folder.path().read_dir().expect("a folder").map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"));
         let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-        files.map(has).fold(false, |any, has| any || has)
+        files.any(has)
     };
     assert!(is_there(&named[0]) && is_there(&named[1]) && !is_there("grace"), "names are not kept");
     store.forget(&Tenant::default(), "grace", NOW).await.expect("asked");

@@ -21,8 +21,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::log::{Backoff, Head, TableLog};
 use crate::{Error, Result};
 
-/// A version of a table in the lake. Its list of files is read when somebody asks for the first time: a table may get
-/// several versions a second, and most of them are never looked at.
+/// A version of a table in the lake.
 pub struct LakeSnapshot {
     table: &'static Table,
     head: Head,
@@ -188,6 +187,8 @@ impl Reader {
         };
         let (table, logs, backoff) = (self.log.table, Arc::clone(&self.logs), self.log.backoff);
         let snapshot = Arc::new(LakeSnapshot { table, head, eager: OnceCell::new(), logs, backoff });
+        // A question must not wait for the store to learn which files it has to look at.
+        snapshot.eager().await?;
         *slot = Newest::Read(Arc::clone(&snapshot));
         Ok(Some(snapshot))
     }

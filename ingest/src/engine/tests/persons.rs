@@ -91,7 +91,7 @@ impl Persons for MemberPersons {
         if ties.calls.is_multiple_of(6) {
             return Err(failure("no control store now"));
         }
-        let mut named = Vec::new();
+        let mut found = Vec::new();
         for name in names {
             if !ties.now.contains_key(name) {
                 ties.made += 1;
@@ -100,9 +100,9 @@ impl Persons for MemberPersons {
                 ties.now.insert(name.clone(), pseudonym.clone());
                 ties.ever.insert(pseudonym, name.clone());
             }
-            named.extend(ties.now.get(name).cloned());
+            found.extend(ties.now.get(name).cloned());
         }
-        Ok(named)
+        Ok(found)
     }
 
     async fn pseudonym(&self, _tenant: &Tenant, name: &str) -> Result<Option<String>, PortError> {
