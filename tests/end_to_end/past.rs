@@ -66,17 +66,35 @@ fn config(test: &str, platform: &str, port: u16) -> Result<String> {
     ))
 }
 
+/// Each server has pseudonyms of its own: they are numbered as they come.
+fn number_persons(value: &mut Value, known: &mut Vec<String>) {
+    match value {
+        Value::String(text) if kiro_schemas::person::is_pseudonym(text) => {
+            let at = known.iter().position(|name| name == text).unwrap_or_else(|| {
+                known.push(text.clone());
+                known.len() - 1
+            });
+            *text = format!("person {at}");
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| number_persons(value, known)),
+        Value::Object(columns) => columns.values_mut().for_each(|value| number_persons(value, known)),
+        _ => {}
+    }
+}
+
 /// The rows of all tables, but for when and where the log had them.
 fn tables(server: &Server) -> Result<Vec<Value>> {
     server.send("nothing.ndjson", "application/x-ndjson", "")?;
-    let mut all = Vec::new();
+    let (mut all, mut persons) = (Vec::new(), Vec::new());
     for (table, order) in TABLES {
         for mut row in server.rows(&format!("SELECT * FROM {table} ORDER BY {order}"))? {
             let columns = row.as_object_mut().context("no row")?;
             columns.retain(|name, _| !name.starts_with('_') && !matches!(name.as_str(), "known_at" | "recorded_at"));
+            number_persons(&mut row, &mut persons);
             all.push(json!({ table: row }));
         }
     }
+    ensure!(!persons.is_empty(), "nobody did anything");
     Ok(all)
 }
 
