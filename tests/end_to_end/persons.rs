@@ -122,17 +122,6 @@ fn who(server: &Server, sql: &str) -> Result<String> {
     Ok(rows[0]["who"].as_str().with_context(|| format!("{sql}: {rows:?}"))?.to_owned())
 }
 
-/// All rows of all tables that tell the name.
-fn told_by_sql(server: &Server) -> Result<Vec<String>> {
-    let tables = server.must(&["tables"])?;
-    let mut found = Vec::new();
-    for name in tables["tables"].as_array().into_iter().flatten().filter_map(|table| table["name"].as_str()) {
-        let rows = server.rows(&format!("SELECT * FROM {name}"))?;
-        found.extend(rows.iter().filter(|row| row.to_string().contains(CANARY)).map(|row| format!("{name}: {row}")));
-    }
-    Ok(found)
-}
-
 /// The name in the bytes of a folder's files, and in the values of those that are packed.
 fn told_by_files(lake: &Path) -> Result<Vec<String>> {
     let mut found = crate::sources::holds(lake, CANARY)?;
@@ -216,7 +205,7 @@ fn whichever_way_a_person_comes_in_the_lake_has_a_pseudonym() -> Result<()> {
     let other = is_forgotten(&server, &pseudonym)?;
     let is_still = who(&server, NAMED[0].1)?;
     ensure!(is_still == pseudonym && other != pseudonym, "what is written keeps the pseudonym that nobody can resolve");
-    let told = told_by_sql(&server)?;
+    let told = crate::sources::told_by_sql(&server, CANARY)?;
     ensure!(told.is_empty(), "{told:?}");
     let audited =
         server.rows(&format!("SELECT action FROM audit_log WHERE object = '{pseudonym}' AND result = 'allowed' ORDER BY time"))?;

@@ -20,6 +20,8 @@ use crate::server::{OPEN, Server, directory, wait_for};
 mod canaries;
 mod slow;
 
+pub(crate) use canaries::told_by_sql;
+
 const SECRET: &str = "a secret of the webhook";
 
 /// A delivery of GitHub to an address.
