@@ -51,6 +51,7 @@ const fn probe(path: &'static str, summary: &'static str) -> Route {
 
 /// All routes. A route that is not here is refused, whatever the router knows.
 pub const ROUTES: &[Route] = &[
+    probe("/", "What there is, for people"),
     probe("/healthz", "Whether the process runs"),
     probe("/readyz", "Whether it is ready to serve, and why not"),
     ask("GET", "/openapi.json", Access::Open, "This description"),

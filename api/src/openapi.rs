@@ -1,9 +1,27 @@
-//! The `OpenAPI` description, made from the route matrix.
+//! What there is, for programs as an `OpenAPI` description and for people as a page; both are made from the route matrix.
 
 use serde_json::{Map, Value, json};
 
 use crate::Class;
-use crate::access::{Access, ROUTES};
+use crate::access::{Access, ROUTES, Route};
+
+/// All routes as plain text, for who opens the address in a browser.
+pub(crate) fn page() -> String {
+    let line = |route: &Route| {
+        let role = match route.access {
+            Access::Open => "-",
+            Access::Needs(role) => role.as_str(),
+        };
+        format!("{:<7} {:<34} {role:<10} {}\n", route.method, route.path, route.summary)
+    };
+    let lines: String = ROUTES.iter().map(line).collect();
+    format!(
+        "KiroLinter DevOps {}\n\n{lines}\n\
+         Where a role stands, send `Authorization: Bearer TOKEN`: `kirolinter token create` makes one, a door on loopback may be open.\n\
+         For programs: /openapi.json. For Prometheus: /metrics. For psql and Grafana: the psql door. On the command line: kirolinter --help.\n",
+        env!("CARGO_PKG_VERSION"),
+    )
+}
 
 /// The description of all routes.
 pub(crate) fn description() -> Value {
@@ -50,4 +68,20 @@ pub(crate) fn description() -> Value {
             }}},
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROUTES, page};
+
+    #[test]
+    fn the_page_tells_of_each_route_and_who_may_take_it() {
+        let page = page();
+        for route in ROUTES {
+            let line = page.lines().find(|line| line.starts_with(route.method) && line.contains(&format!(" {} ", route.path)));
+            assert!(line.is_some_and(|line| line.ends_with(route.summary)), "{} {}", route.method, route.path);
+        }
+        let create = page.lines().find(|line| line.starts_with("POST") && line.contains(" /api/v1/tokens ")).expect("a line");
+        assert!(create.contains(" admin "), "{create}");
+    }
 }

@@ -29,6 +29,7 @@ const MOST_JSON: usize = 1 << 20;
 /// The router without its layers.
 pub(crate) fn all() -> Router<Shared> {
     Router::new()
+        .route("/", get(|| async { openapi::page() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready_show))
         .route("/openapi.json", get(|| async { Json(openapi::description()) }))

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::plan_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use kiro_ports::{AsOf, TableView, View};
+use datafusion::object_store;
+use kiro_ports::{AsOf, PortError, TableView, View};
 use kiro_schemas::SubjectSpec;
 use kiro_tables::{Table, TableShape};
 
@@ -36,13 +38,13 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// All rows of a table that were recorded by a time.
-    fn rows(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<Arc<CutTable>> {
+    async fn rows(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<Arc<CutTable>> {
         let rows: TableView = self.view.tables.get(table.name).cloned().unwrap_or_default();
         if rows.is_ahead {
             return Err(DataFusionError::External(Box::new(Behind(table.name))));
         }
         let files = match &rows.snapshot {
-            Some(snapshot) => Some((self.providers)(snapshot.as_ref()).ok_or_else(|| unreadable(table))?),
+            Some(snapshot) => Some((self.providers)(Arc::clone(snapshot)).await.map_err(|source| unreadable(table, source))?),
             None => None,
         };
         let cut = Cut { as_of, ..self.cut.clone() };
@@ -51,13 +53,14 @@ impl Tables {
 
     /// The last version of each row among those that were recorded by a time.
     async fn current(&self, table: &'static Table, as_of: Option<AsOf>) -> Result<CurrentRows> {
-        let rows = self.rows(table, as_of)?;
+        let rows = self.rows(table, as_of).await?;
         CurrentRows::try_new(&rows, &self.corrections(&rows).await?)
     }
 
     async fn subjects(&self, spec: &'static SubjectSpec, table: &'static Table, as_of: AsOf) -> Result<CurrentRows> {
-        let events = Table::find(spec.events_table).ok_or_else(|| unreadable(table))?;
-        let (now, events) = (self.current(table, None).await?, self.rows(events, None)?);
+        let unknown = || plan_datafusion_err!("there is no table {}", spec.events_table);
+        let events = Table::find(spec.events_table).ok_or_else(unknown)?;
+        let (now, events) = (self.current(table, None).await?, self.rows(events, None).await?);
         subjects((spec, table), now, events, as_of, &self.reader).await
     }
 
@@ -84,7 +87,7 @@ impl SchemaProvider for Tables {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(table) = Table::find(name) else { return Ok(None) };
         Ok(Some(match (table.shape, self.cut.as_of, subject_of(table)) {
-            (TableShape::Events, as_of, _) => self.rows(table, as_of)?,
+            (TableShape::Events, as_of, _) => self.rows(table, as_of).await?,
             (TableShape::Versions, Some(as_of), Some(spec)) => Arc::new(self.subjects(spec, table, as_of).await?),
             (TableShape::Versions, as_of, _) => Arc::new(self.current(table, as_of).await?),
         }))
@@ -95,11 +98,9 @@ impl SchemaProvider for Tables {
     }
 }
 
-fn unreadable(table: &Table) -> datafusion::error::DataFusionError {
-    datafusion::error::DataFusionError::ObjectStore(Box::new(datafusion::object_store::Error::Generic {
-        store: "lake",
-        source: format!("the files of {} cannot be opened", table.name).into(),
-    }))
+fn unreadable(table: &Table, source: PortError) -> DataFusionError {
+    tracing::error!(error = %source, table = table.name, "a version cannot be read");
+    DataFusionError::ObjectStore(Box::new(object_store::Error::Generic { store: "lake", source: Box::new(source) }))
 }
 
 /// The one catalog: the public tables, `information_schema` and, for psql, `pg_catalog`.

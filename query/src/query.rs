@@ -24,6 +24,7 @@ use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Ast};
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use futures::future::BoxFuture;
 use kiro_ports::{Clock, PortError, Snapshot, SqlAnswer, SqlEngine, SqlRequest, Views};
 use kiro_schemas::{Fault, OffsetVector, Tenant};
 use tokio::sync::Semaphore;
@@ -44,8 +45,8 @@ use crate::tools::{self, replace_parts};
 use crate::watch::{Wanted, watch};
 use crate::{Error, Result, telemetry};
 
-/// Turns a snapshot into the table provider of its files; `None` when it is of another adapter.
-pub type Providers = Arc<dyn Fn(&dyn Snapshot) -> Option<Arc<dyn TableProvider>> + Send + Sync>;
+/// Opens the files of a version of a table as a table provider; an error when it cannot be read, or is of another adapter.
+pub type Providers = Arc<dyn Fn(Arc<dyn Snapshot>) -> BoxFuture<'static, Result<Arc<dyn TableProvider>, PortError>> + Send + Sync>;
 
 /// Through which door a question came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::{FutureExt, TryStreamExt};
+use futures::TryStreamExt;
 use kiro_lake::{Compacted, Lake, LakeSnapshot, Retention, local_store};
 use kiro_ports::{Clock, Commit, Snapshot, SqlRequest, SystemClock, TableSink, TableView, TailBatch, Transaction, View, Views};
 use kiro_query::{Door, Query, QueryConfig};
@@ -78,9 +78,7 @@ async fn engine(lake: &Lake, now: i64) -> Arc<Query> {
     let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: COMMITS, next: COMMITS + 1, rows })];
     let mut view = View::default();
     view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, ..TableView::default() });
-    let providers: kiro_query::Providers =
-        Arc::new(|snapshot| snapshot.as_any().downcast_ref::<LakeSnapshot>()?.provider().now_or_never()?.ok());
-    Query::new(Arc::new(Fixed(Arc::new(view))), providers, Arc::new(SystemClock), QueryConfig::default()).expect("an engine")
+    Query::new(Arc::new(Fixed(Arc::new(view))), Arc::new(LakeSnapshot::open), Arc::new(SystemClock), QueryConfig::default()).expect("an engine")
 }
 
 async fn ask(query: &Arc<Query>, as_of: Option<i64>) -> Vec<String> {

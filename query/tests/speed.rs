@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use futures::{FutureExt, TryStreamExt};
+use futures::TryStreamExt;
 use kiro_lake::{Lake, LakeSnapshot, local_store};
 use kiro_ports::{Clock, Commit, Snapshot, SqlRequest, SystemClock, TableSink, TableView, TailBatch, Transaction, View, Views};
-use kiro_query::{Door, Providers, Query, QueryConfig};
+use kiro_query::{Door, Query, QueryConfig};
 use kiro_schemas::{Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{Rows, Table};
 use tokio::time::Instant;
@@ -88,10 +88,6 @@ fn batch(from: i64, to: i64) -> RecordBatch {
     rows.finish().expect("a batch")
 }
 
-fn providers() -> Providers {
-    Arc::new(|snapshot| snapshot.as_any().downcast_ref::<LakeSnapshot>()?.provider().now_or_never()?.ok())
-}
-
 async fn filled(dir: &std::path::Path) -> Arc<Query> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let root = format!("file://{}/", dir.display()).parse().expect("a URL");
@@ -107,7 +103,7 @@ async fn filled(dir: &std::path::Path) -> Arc<Query> {
     let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: FILES, next: FILES + 1, rows })];
     let mut view = View::default();
     view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, ..TableView::default() });
-    Query::new(Arc::new(Fixed(Arc::new(view))), providers(), clock, QueryConfig::default()).expect("an engine")
+    Query::new(Arc::new(Fixed(Arc::new(view))), Arc::new(LakeSnapshot::open), clock, QueryConfig::default()).expect("an engine")
 }
 
 async fn ask(query: &Arc<Query>, sql: &str) -> Vec<RecordBatch> {

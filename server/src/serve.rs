@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use futures::FutureExt as _;
 use kiro_api::{ApiConfig, ApiPorts};
 use kiro_ingest::engine::EngineHandle;
 use kiro_lake::LakeSnapshot;
 use kiro_orchestration::GateFile;
-use kiro_ports::{Assessor, Features, Operations, Principal, Role, Snapshot, Tokens, Views};
+use kiro_ports::{Assessor, Features, Operations, Principal, Role, Tokens, Views};
 use kiro_query::psql::{self, PsqlServer};
-use kiro_query::{Providers, Query, QueryConfig};
+use kiro_query::{Query, QueryConfig};
 use kiro_schemas::Tenant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -216,7 +215,7 @@ fn source_desk(base: &Base, engine: &EngineHandle, query: &Arc<Query>, sources: 
 
 /// The shelf of models over a view; it has the models that were served last.
 pub(crate) async fn shelf(base: &Base, views: Arc<dyn Views>, features: Arc<dyn Features>) -> Result<Arc<Shelf>> {
-    let query = Query::new(Arc::clone(&views), providers(), Arc::clone(&base.clock), QueryConfig::default())?;
+    let query = Query::new(Arc::clone(&views), Arc::new(LakeSnapshot::open), Arc::clone(&base.clock), QueryConfig::default())?;
     let shelf = Shelf {
         source: Arc::clone(&base.lake) as _,
         views,
@@ -253,17 +252,4 @@ pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     GateFile::parse(&text).map_err(|problems| all(file, &problems))
 }
 
-/// Snapshots of the lake as providers; making one does no IO.
-fn providers() -> Providers {
-    Arc::new(|snapshot: &dyn Snapshot| {
-        let snapshot = snapshot.as_any().downcast_ref::<LakeSnapshot>()?;
-        match snapshot.provider().now_or_never() {
-            Some(Ok(provider)) => Some(provider),
-            Some(Err(error)) => {
-                tracing::error!(%error, table = snapshot.table().name, "a snapshot cannot be read");
-                None
-            }
-            None => futures::executor::block_on(snapshot.provider()).ok(),
-        }
-    })
-}
+

@@ -120,7 +120,7 @@ fn a_caller_over_its_quota_is_told_when_to_come_back() -> Result<()> {
     ensure!((60..=120).contains(&wait), "one request fills up in 120 s: {refused:?}");
     ensure!(refused.header("ratelimit") == Some(&format!("\"query\";r=0;t={wait}")), "{refused:?}");
     // Probes, and the other class, are not counted with it.
-    for (path, status) in [("GET /healthz", 200), ("GET /readyz", 200), ("POST /api/v1/events", 202)] {
+    for (path, status) in [("GET /", 200), ("GET /healthz", 200), ("GET /readyz", 200), ("POST /api/v1/events", 202)] {
         let reply = http::must(server.http, path, &[("content-type", "application/x-ndjson")], b"")?;
         ensure!(reply.status == status, "{path}: {reply:?}");
         ensure!(reply.header("ratelimit").is_some_and(|v| v.starts_with("\"ingest\"")) == path.starts_with("POST"), "{reply:?}");

@@ -1,5 +1,7 @@
 //! Persons: whichever way a name comes in, no table, file, metric or log tells it; and who is forgotten is nobody's any more.
 
+mod shared;
+
 use std::path::Path;
 use std::process::Command;
 

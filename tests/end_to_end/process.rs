@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -14,6 +14,7 @@ use crate::server::{free_port, program, wait_for};
 /// A real PostgreSQL; it ends with what holds it.
 pub(crate) struct Postgres {
     script: Child,
+    told: BufReader<ChildStdout>,
     pub(crate) url: String,
 }
 
@@ -21,10 +22,29 @@ impl Postgres {
     pub(crate) fn start() -> Result<Self> {
         let script = kiro_tests::root().join("scripts/postgres.sh");
         let mut script = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut told = BufReader::new(script.stdout.take().context("no output")?);
         let mut url = String::new();
-        BufReader::new(script.stdout.take().context("no output")?).read_line(&mut url)?;
+        told.read_line(&mut url)?;
         ensure!(!url.trim().is_empty(), "scripts/postgres.sh could not start PostgreSQL; its stderr says why");
-        Ok(Self { script, url: url.trim().to_owned() })
+        Ok(Self { script, told, url: url.trim().to_owned() })
+    }
+
+    /// Takes it away, and all connections with it.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.order("stop")
+    }
+
+    /// Brings it back with what it had.
+    pub(crate) fn again(&mut self) -> Result<()> {
+        self.order("start")
+    }
+
+    fn order(&mut self, order: &str) -> Result<()> {
+        writeln!(self.script.stdin.as_ref().context("no input")?, "{order}")?;
+        let mut done = String::new();
+        self.told.read_line(&mut done)?;
+        ensure!(done.trim() == order, "PostgreSQL did not {order}: {done}");
+        Ok(())
     }
 }
 

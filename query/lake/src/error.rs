@@ -125,6 +125,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A version that is not of the lake.
+    #[error("version {version} is no version of this lake")]
+    Foreign {
+        /// What it says of itself.
+        version: i64,
+    },
 }
 
 /// The result of the lake's functions.
@@ -173,9 +179,12 @@ impl Fault for Error {
             Self::Directory { source, .. } => kind_of_chain(source),
             Self::Newer { .. } | Self::Protocol { .. } | Self::Schema { .. } => FaultKind::Conflict,
             Self::Invalid { .. } => FaultKind::Invalid,
-            Self::Parquet { .. } | Self::Arrow { .. } | Self::Query { .. } | Self::Corrupt { .. } | Self::Worker { .. } => {
-                FaultKind::Internal
-            }
+            Self::Parquet { .. }
+            | Self::Arrow { .. }
+            | Self::Query { .. }
+            | Self::Corrupt { .. }
+            | Self::Worker { .. }
+            | Self::Foreign { .. } => FaultKind::Internal,
         }
     }
 
@@ -185,7 +194,7 @@ impl Fault for Error {
                 Blame::External
             }
             Self::Newer { .. } | Self::Schema { .. } | Self::Invalid { .. } => Blame::Caller,
-            Self::Parquet { .. } | Self::Arrow { .. } | Self::Query { .. } | Self::Worker { .. } => Blame::Ours,
+            Self::Parquet { .. } | Self::Arrow { .. } | Self::Query { .. } | Self::Worker { .. } | Self::Foreign { .. } => Blame::Ours,
         }
     }
 
@@ -203,6 +212,7 @@ impl Fault for Error {
             Self::Directory { .. } => "KIR-0310",
             Self::Worker { .. } => "KIR-0311",
             Self::Schema { .. } => "KIR-0312",
+            Self::Foreign { .. } => "KIR-0313",
         }
     }
 }

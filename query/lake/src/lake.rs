@@ -458,9 +458,8 @@ impl TableSource for Lake {
     }
 
     async fn stream(&self, table: &'static Table, version: &dyn Snapshot, columns: &[&str]) -> Result<RowStream, PortError> {
-        let reason = || format!("version {} is no version of this lake", version.version());
-        let version = version.as_any().downcast_ref::<LakeSnapshot>().ok_or_else(|| Error::Invalid { table: table.name, reason: reason() });
-        Self::select(table, version.map_err(PortError::of)?, columns, &[]).await.map_err(PortError::of)
+        let version = LakeSnapshot::of(version).map_err(PortError::of)?;
+        Self::select(table, version, columns, &[]).await.map_err(PortError::of)
     }
 
     async fn lookup(&self, table: &'static Table, among: &[(&str, &[String])]) -> Result<Vec<RecordBatch>, PortError> {

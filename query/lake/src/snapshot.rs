@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
@@ -14,7 +15,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use deltalake::delta_datafusion::DeltaScanNext;
 use deltalake::kernel::EagerSnapshot;
 use deltalake::logstore::LogStoreRef;
-use kiro_ports::{Offsets, Snapshot};
+use futures::future::BoxFuture;
+use kiro_ports::{Offsets, PortError, Snapshot};
 use kiro_tables::Table;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -26,6 +28,8 @@ pub struct LakeSnapshot {
     table: &'static Table,
     head: Head,
     eager: OnceCell<Arc<EagerSnapshot>>,
+    /// Whether a question was about it.
+    is_asked: AtomicBool,
     logs: LogStoreRef,
     backoff: Backoff,
 }
@@ -51,6 +55,22 @@ impl Snapshot for LakeSnapshot {
 }
 
 impl LakeSnapshot {
+    /// The provider of a version that came through a port; see [`LakeSnapshot::provider`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::Foreign`] when the version is of another adapter.
+    pub fn open(snapshot: Arc<dyn Snapshot>) -> BoxFuture<'static, Result<Arc<dyn TableProvider>, PortError>> {
+        Box::pin(async move {
+            let version = Self::of(snapshot.as_ref()).map_err(PortError::of)?;
+            version.provider().await.map_err(PortError::of)
+        })
+    }
+
+    /// A version that came through a port.
+    pub(crate) fn of(snapshot: &dyn Snapshot) -> Result<&Self> {
+        snapshot.as_any().downcast_ref().ok_or_else(|| Error::Foreign { version: snapshot.version() })
+    }
+
     /// The table.
     #[must_use]
     pub const fn table(&self) -> &'static Table {
@@ -73,6 +93,7 @@ impl LakeSnapshot {
         Ok(self.eager().await?.log_data().iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum())
     }
 
+    /// Its files, read when they are asked for first: most versions of a busy table are followed before anybody asks.
     /// Loaded afresh: a snapshot that is carried from version to version grows slower with each.
     async fn eager(&self) -> Result<&Arc<EagerSnapshot>> {
         let version = u64::try_from(self.head.version).unwrap_or_default();
@@ -102,6 +123,7 @@ impl LakeSnapshot {
     /// # Errors
     /// As [`LakeSnapshot::files`]; [`Error::Query`] when the version cannot be scanned.
     pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        self.is_asked.store(true, Ordering::Relaxed);
         let eager = Arc::clone(self.eager().await?);
         let inner = DeltaScanNext::builder()
             .with_log_store(Arc::clone(&self.logs))
@@ -166,8 +188,10 @@ impl Reader {
     /// The newest version; `None` when the table is not there.
     pub(crate) async fn newest(&self) -> Result<Option<Arc<LakeSnapshot>>> {
         let mut slot = self.newest.lock().await;
+        let mut is_asked = false;
         let head = match &*slot {
             Newest::Read(known) => {
+                is_asked = known.is_asked.load(Ordering::Relaxed);
                 let mut head = known.head.clone();
                 self.log.advance(&mut head).await?;
                 if head.version == known.head.version {
@@ -186,9 +210,11 @@ impl Reader {
             },
         };
         let (table, logs, backoff) = (self.log.table, Arc::clone(&self.logs), self.log.backoff);
-        let snapshot = Arc::new(LakeSnapshot { table, head, eager: OnceCell::new(), logs, backoff });
-        // A question must not wait for the store to learn which files it has to look at.
-        snapshot.eager().await?;
+        let snapshot = Arc::new(LakeSnapshot { table, head, eager: OnceCell::new(), is_asked: AtomicBool::default(), logs, backoff });
+        // Questions that come often must not wait for the store to learn which files they have to look at.
+        if is_asked {
+            snapshot.eager().await?;
+        }
         *slot = Newest::Read(Arc::clone(&snapshot));
         Ok(Some(snapshot))
     }
