@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
+use datafusion::catalog::TableProvider;
+use futures::{TryStreamExt, future};
 use kiro_ports::{Clock, PortError, SqlRequest, TableView, TailBatch, View, Views};
 use kiro_schemas::{Kind, Micros, Tenant, TopicPartition, Value};
 use kiro_tables::{Rows, Table};
 
-use crate::{Door, Query, QueryConfig};
+use crate::{Door, Error, Providers, Query, QueryConfig};
 
 #[derive(Debug)]
 pub(crate) struct Fixed;
@@ -79,9 +80,19 @@ pub(crate) fn run(tenant: &'static str, id: &'static str, rev: i64, recorded_at:
     )
 }
 
+/// A lake without files.
+pub(crate) fn no_files() -> Providers {
+    Arc::new(|_| Box::pin(future::ready(Err(PortError::of(Error::Lost)))))
+}
+
+/// A lake in which every version has these files.
+pub(crate) fn files(provider: Arc<dyn TableProvider>) -> Providers {
+    Arc::new(move |_| Box::pin(future::ready(Ok(Arc::clone(&provider)))))
+}
+
 pub(crate) fn engine(memory: Arc<Memory>) -> Arc<Query> {
     let config = QueryConfig { memory: 64 << 20, partitions: 2, ..QueryConfig::default() };
-    Query::new(memory, Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine")
+    Query::new(memory, no_files(), Arc::new(Fixed), config).expect("an engine")
 }
 
 pub(crate) fn request(sql: &str) -> SqlRequest {

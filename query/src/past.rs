@@ -10,7 +10,7 @@ use kiro_schemas::{Event, Fault as _, FaultKind, Kind, Micros, SubjectSpec, Tena
 use kiro_tables::{EventRows, Stamp, Table};
 use proptest::prelude::*;
 
-use crate::fixture::{Fixed, Memory, engine, lines, request, rows};
+use crate::fixture::{Fixed, Memory, engine, lines, no_files, request, rows};
 use crate::revisions::visible;
 use crate::{Door, Query, QueryConfig};
 
@@ -88,7 +88,7 @@ async fn compared(spec: &'static SubjectSpec, chosen: &[Chosen], cut: usize, as_
     let sql = format!("SELECT {} FROM {} ORDER BY {}", columns(spec), spec.table, spec.id_column());
     let asked = SqlRequest { as_of: Some(Micros(as_of)), ..request(&sql) };
     let config = QueryConfig { partitions: 2, ..QueryConfig::default() };
-    let whole = Query::new(whole, Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine");
+    let whole = Query::new(whole, no_files(), Arc::new(Fixed), config).expect("an engine");
     (lines(&whole, asked).await, lines(&engine(oracle), request(&sql)).await)
 }
 

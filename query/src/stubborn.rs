@@ -7,7 +7,7 @@ use kiro_ports::{PortError, SqlRequest};
 use kiro_schemas::FaultKind;
 use tokio::time::Instant;
 
-use crate::fixture::{Fixed, Memory, answer, lines, request};
+use crate::fixture::{Fixed, Memory, answer, lines, no_files, request};
 use crate::{Query, QueryConfig};
 
 /// Time that a statement may take.
@@ -50,7 +50,7 @@ const OTHERS: &[&str] = &[
 
 fn engine() -> Arc<Query> {
     let config = QueryConfig { memory: 64 << 20, partitions: 2, concurrent: 2 };
-    Query::new(Arc::new(Memory::default()), Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine")
+    Query::new(Arc::new(Memory::default()), no_files(), Arc::new(Fixed), config).expect("an engine")
 }
 
 /// Runs a statement beside small questions; its error.

@@ -12,7 +12,7 @@ use kiro_ports::{Snapshot, SqlRequest};
 use kiro_schemas::{FaultKind, Tenant, Value};
 use kiro_tables::Table;
 
-use crate::fixture::{Fixed, Memory, answer, engine, lines, request, rows, run};
+use crate::fixture::{Fixed, Memory, answer, engine, files, lines, no_files, request, rows, run};
 use crate::{Door, Query, QueryConfig};
 
 fn of(tenant: &str, sql: &str) -> SqlRequest {
@@ -98,12 +98,12 @@ fn old_files(batch: &RecordBatch) -> Arc<dyn TableProvider> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_tail_and_open_rows_are_one_table() {
-    let files = arrow::compute::concat_batches(
+    let written = arrow::compute::concat_batches(
         &Table::find("pipeline_runs").expect("a table").schema(),
         &[run("default", "1", 0, 1, "file"), run("other", "9", 0, 1, "file"), run("default", "2", 0, 1, "file")],
     )
     .expect("a batch");
-    let provider = old_files(&files);
+    let provider = old_files(&written);
     let memory = Arc::new(Memory::default());
     memory.edit("pipeline_runs", |t| {
         t.snapshot = Some(Arc::new(Files));
@@ -112,7 +112,7 @@ async fn files_tail_and_open_rows_are_one_table() {
     memory.tail("pipeline_runs", run("default", "3", 0, 5, "tail"));
     memory.tail("pipeline_runs", run("default", "2", 1, 5, "corrected"));
     let config = QueryConfig::default();
-    let engine = Query::new(memory, Arc::new(move |_| Some(Arc::clone(&provider))), Arc::new(Fixed), config).expect("an engine");
+    let engine = Query::new(memory, files(provider), Arc::new(Fixed), config).expect("an engine");
     let sql = "SELECT run_id, branch FROM pipeline_runs ORDER BY run_id";
     assert_eq!(lines(&engine, request(sql)).await, ["1|file", "2|corrected", "3|tail", "4|open"]);
     assert_eq!(lines(&engine, request("SELECT branch, count(*) FROM pipeline_runs GROUP BY 1 ORDER BY 1")).await.len(), 4);
@@ -131,8 +131,7 @@ async fn corrections_in_files_and_in_memory_are_weighed_against_each_other() {
     let provider = old_files(&arrow::compute::concat_batches(&all[0].schema(), &all).expect("a batch"));
     let memory = Arc::new(Memory::default());
     memory.edit("pipeline_runs", |t| t.snapshot = Some(Arc::new(Files)));
-    let providers = Arc::new(move |_: &dyn Snapshot| Some(Arc::clone(&provider)));
-    let engine = Query::new(Arc::clone(&memory) as Arc<dyn kiro_ports::Views>, providers, Arc::new(Fixed), QueryConfig::default());
+    let engine = Query::new(Arc::clone(&memory) as Arc<dyn kiro_ports::Views>, files(provider), Arc::new(Fixed), QueryConfig::default());
     let engine = engine.expect("an engine");
     let sql = "SELECT run_id, branch FROM pipeline_runs ORDER BY run_id";
     let of_files = ["1|file", "2|file", "3|first", "4|file"];
@@ -155,8 +154,7 @@ async fn files_without_a_tenant_are_not_read() {
     let provider: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![vec![batch]]).expect("a table"));
     let memory = Arc::new(Memory::default());
     memory.edit("pipeline_runs", |t| t.snapshot = Some(Arc::new(Files)));
-    let engine =
-        Query::new(memory, Arc::new(move |_| Some(Arc::clone(&provider))), Arc::new(Fixed), QueryConfig::default()).expect("an engine");
+    let engine = Query::new(memory, files(provider), Arc::new(Fixed), QueryConfig::default()).expect("an engine");
     let error = answer(&engine, request("SELECT run_id FROM pipeline_runs")).await.expect_err("no tenant");
     assert!(error.what.contains("tenant"), "{error}");
 }
@@ -204,7 +202,7 @@ async fn limits_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_answer_frees_its_place() {
     let config = QueryConfig { concurrent: 1, partitions: 2, memory: 64 << 20 };
-    let engine = Query::new(Arc::new(Memory::default()), Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine");
+    let engine = Query::new(Arc::new(Memory::default()), no_files(), Arc::new(Fixed), config).expect("an engine");
     let endless = "SELECT a.value FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b";
     let mut first = engine.ask(request(endless), Door::Api).await.expect("an answer");
     assert!(first.rows.next().await.expect("rows").is_ok());
@@ -217,7 +215,7 @@ async fn a_dropped_answer_frees_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_who_stops_reading_keeps_no_place() {
     let config = QueryConfig { concurrent: 1, partitions: 2, memory: 64 << 20 };
-    let engine = Query::new(Arc::new(Memory::default()), Arc::new(|_| None), Arc::new(Fixed), config).expect("an engine");
+    let engine = Query::new(Arc::new(Memory::default()), no_files(), Arc::new(Fixed), config).expect("an engine");
     let endless = "SELECT a.value FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b";
     let short = SqlRequest { timeout: Duration::from_millis(200), ..request(endless) };
     let mut first = engine.ask(short, Door::Api).await.expect("an answer");

@@ -78,7 +78,8 @@ async fn engine(lake: &Lake, now: i64) -> Arc<Query> {
     let tail = vec![Arc::new(TailBatch { at: TopicPartition::new("events", 0), start: COMMITS, next: COMMITS + 1, rows })];
     let mut view = View::default();
     view.tables.insert(table().name, TableView { snapshot: Some(snapshot), tail, ..TableView::default() });
-    Query::new(Arc::new(Fixed(Arc::new(view))), Arc::new(LakeSnapshot::open), Arc::new(SystemClock), QueryConfig::default()).expect("an engine")
+    Query::new(Arc::new(Fixed(Arc::new(view))), Arc::new(LakeSnapshot::open), Arc::new(SystemClock), QueryConfig::default())
+        .expect("an engine")
 }
 
 async fn ask(query: &Arc<Query>, as_of: Option<i64>) -> Vec<String> {

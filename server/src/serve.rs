@@ -251,5 +251,3 @@ pub(crate) fn gates(config: &Config) -> Result<GateFile> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     GateFile::parse(&text).map_err(|problems| all(file, &problems))
 }
-
-
