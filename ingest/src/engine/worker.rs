@@ -30,6 +30,9 @@ use crate::persons::Pseudonyms;
 const AHEAD: i64 = 5 * 60 * 1_000_000;
 /// The view is swapped at least this often while events come.
 const LONGEST_PAUSE: i64 = 50_000;
+/// History that was folded for so long is published: what it changed is taken from the folds at once, which takes about as long
+/// again, and what happens now waits for that.
+const MOST_WORK: Duration = Duration::from_millis(6);
 /// How often events that were held back are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -87,7 +90,11 @@ struct State {
     /// When the first record came that is not published.
     oldest: Option<Micros>,
     published_at: Micros,
+    /// What happens now is not published before it ends: four times as long as such a publication takes, so that most of the
+    /// time is left. What history adds to one is not counted: history rests for it.
     pause: i64,
+    /// How long history was folded since it was published.
+    worked: Duration,
 }
 
 /// Rows of one batch of the log as they are put together.
@@ -159,8 +166,10 @@ impl Worker {
         let began = Instant::now();
         self.handle(command).await?;
         if lane == Lane::History {
-            queues.slice_after(began.elapsed());
-            queues.rested_after(began.elapsed());
+            let took = began.elapsed();
+            queues.slice_after(took);
+            queues.rested_after(took);
+            self.state.worked += took;
         }
         Ok(())
     }
@@ -182,7 +191,7 @@ impl Worker {
     }
 
     fn is_due(&self) -> bool {
-        self.since() >= LONGEST_PAUSE && !self.staged.moves.is_empty()
+        (self.since() >= LONGEST_PAUSE || self.state.worked >= MOST_WORK) && !self.staged.moves.is_empty()
     }
 
     fn patience(&self) -> Duration {
@@ -471,7 +480,7 @@ impl Worker {
     }
 
     pub(super) async fn publish(&mut self) -> EngineResult<()> {
-        let began = self.clock.now();
+        let (began, has_history) = (self.clock.now(), self.has_staged_history());
         self.keep().await?;
         if self.state.is_changed && !self.is_behind() {
             self.supply().await?;
@@ -494,8 +503,11 @@ impl Worker {
         if let Some(oldest) = self.state.oldest.take() {
             self.shared.telemetry.freshness(now.seconds_since(oldest));
         }
-        self.state.pause = (4 * (now.0 - began.0)).clamp(0, LONGEST_PAUSE);
+        if !has_history {
+            self.state.pause = (4 * (now.0 - began.0)).clamp(0, LONGEST_PAUSE);
+        }
         self.state.published_at = now;
+        self.state.worked = Duration::ZERO;
         Ok(())
     }
 }

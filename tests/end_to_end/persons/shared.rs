@@ -107,7 +107,7 @@ fn processes_agree_on_persons_through_an_outage_of_the_control_store() -> Result
     let (dir, broker, mut postgres) = (directory("persons_shared")?, Broker::shared()?, Postgres::start()?);
     std::fs::write(dir.join("postgres.url"), &postgres.url)?;
     let config = format!(
-        "{OPEN}lake: {{commit_interval_ms: 200}}\nlog: {{kafka: \"{}\", topic: persons.shared, partitions: 4}}\n\
+        "{OPEN}log: {{kafka: \"{}\", topic: persons.shared, partitions: 4}}\n\
          control: {{postgres_file: postgres.url, lease_seconds: 2}}\n",
         broker.address
     );
