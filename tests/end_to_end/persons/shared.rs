@@ -120,6 +120,9 @@ fn processes_agree_on_persons_through_an_outage_of_the_control_store() -> Result
     post(serve.http, "before", KNOWN)?;
     let known = told(serve.http, "before")?;
     ensure!(known == shown(serve.http, KNOWN)?, "{known} is not who is shown");
+    // What is not in a file when somebody is forgotten is by whom it is then.
+    let lake = dir.join("data/lake/tables/deployments_events");
+    wait_for("the row in a file", 30, || Ok((filed(&lake, "before")? == [known.clone()]).then_some(())))?;
     names_that_are_new_wait(&mut postgres, &serve, &known)?;
     all_forget(&serve, &ingest, &dir, &known)?;
 
