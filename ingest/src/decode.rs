@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kiro_ports::{Headers, Normaliser, header};
 use kiro_schemas::Event;
+use kiro_schemas::delivery::Settings;
 
 use crate::mapping::Mapping;
 
@@ -50,14 +51,15 @@ impl Default for Limits {
 pub struct Decoder {
     normalisers: Vec<Arc<dyn Normaliser>>,
     mappings: Vec<(String, Mapping)>,
+    rules: Settings,
     limits: Limits,
 }
 
 impl Decoder {
-    /// A decoder with the usual limits. `mappings` are by topic.
+    /// A decoder with the usual limits and rules. `mappings` are by topic.
     #[must_use]
     pub fn new(normalisers: Vec<Arc<dyn Normaliser>>, mappings: Vec<(String, Mapping)>) -> Self {
-        Self { normalisers, mappings, limits: Limits::default() }
+        Self { normalisers, mappings, rules: Settings::default(), limits: Limits::default() }
     }
 
     /// The same with other limits.
@@ -66,11 +68,27 @@ impl Decoder {
         Self { limits, ..self }
     }
 
-    /// The events of a record; none when a platform's payload says nothing that we keep.
+    /// The same with other rules of what is an incident.
+    #[must_use]
+    pub fn with_rules(self, rules: Settings) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The events of a record, without the issues that no rule makes incidents; none when a platform's payload says nothing that we keep.
     ///
     /// # Errors
     /// [`DecodeError`] says why the record is no event, and where.
     pub fn decode<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
+        let mut events = self.told(topic, headers, bytes)?;
+        events.retain(|event| self.rules.takes(event));
+        Ok(events)
+    }
+
+    /// All that a record tells, before the rules are asked.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn told<'a>(&self, topic: &str, headers: &Headers, bytes: &'a [u8]) -> Result<Vec<Event<'a>>, DecodeError> {
         let is_payload = header(headers, "kiro-format").is_some_and(|format| self.normaliser(format).is_some());
         let limit = if is_payload { self.limits.payload_bytes } else { self.limits.record_bytes };
         json::at_most("record", bytes.len(), limit)?;

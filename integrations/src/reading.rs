@@ -114,15 +114,10 @@ pub(crate) fn origin(url: &str) -> String {
     host.map_or_else(|| url.to_owned(), |(scheme, host)| format!("{scheme}://{host}"))
 }
 
-/// Whether labels say that an issue is an incident: one of them is the word `incident`, or ends in it after a mark.
-///
-/// # Source
-/// The four keys' default label "Incident"; `type: incident` and `kind/incident` are what others write.
-pub(crate) fn is_incident<'t, 'a: 't>(mut labels: impl Iterator<Item = &'t Text<'a>>) -> bool {
-    labels.any(|label| {
-        let last = label.0.rsplit([':', '/', ' ']).next().unwrap_or_default();
-        last.eq_ignore_ascii_case("incident")
-    })
+/// Says that what is told is an issue: the rules decide whether it is an incident. Webhooks and APIs write types differently.
+pub(crate) fn issue_type(event: &mut Event<'_>, kind: Option<Text<'_>>) {
+    let kind = kind.filter(is_named).map_or_else(|| "issue".to_owned(), |kind| kind.0.to_lowercase());
+    note(event, "issue_type", Some(kind));
 }
 
 /// How bad an incident is by its labels: `severity…`, `sev…`, `priority…` or `P0` to `P5`, as it stands there.
@@ -158,7 +153,7 @@ pub(crate) fn purl(kind: &str, full_name: &str, version: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Text, is_incident, origin, purl, severity, time};
+    use super::{Text, origin, purl, severity, time};
 
     #[test]
     fn times_of_all_forms() {
@@ -181,13 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_say_what_an_incident_is_and_how_bad() {
-        for is in ["incident", "Incident", "type: incident", "kind/incident", "type::Incident"] {
-            assert!(is_incident(labels(&["bug", is]).iter()), "{is}");
-        }
-        for not in ["bug", "incidental", "incident-review", "no incidents"] {
-            assert!(!is_incident(labels(&[not]).iter()), "{not}");
-        }
+    fn labels_say_how_bad_an_incident_is() {
         for bad in ["severity::2", "sev1", "SEV2", "p0", "P1", "priority: high"] {
             assert_eq!(severity(labels(&["incident", bad]).into_iter()).map(|text| text.0).as_deref(), Some(bad));
         }

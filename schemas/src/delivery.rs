@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{Subject, Zone};
+use crate::{Event, Subject, Value, Zone};
 
 mod defaults;
 mod definitions;
@@ -86,11 +86,13 @@ pub enum Field {
     Severity,
     /// The platform's own word.
     Status,
+    /// What kind of issue it is.
+    Type,
 }
 
 impl Field {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Source,
         Self::Pipeline,
         Self::Service,
@@ -101,6 +103,7 @@ impl Field {
         Self::Version,
         Self::Severity,
         Self::Status,
+        Self::Type,
     ];
 
     /// The word in files.
@@ -117,6 +120,7 @@ impl Field {
             Self::Version => "version",
             Self::Severity => "severity",
             Self::Status => "status",
+            Self::Type => "type",
         }
     }
 }
@@ -135,7 +139,8 @@ pub struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     /// From named columns and attributes; labels are one attribute, `labels`, with commas between them, and what the source says
-    /// that the environment is for is the attribute `environment_tier`.
+    /// that the environment is for is the attribute `environment_tier`. An incident with the attribute `issue_type` is told as an
+    /// issue of that type: the rules alone make it an incident.
     pub fn new(
         subject: Subject,
         source: &'a str,
@@ -145,6 +150,7 @@ impl<'a> Facts<'a> {
         let values = Field::ALL.map(|field| match field {
             Field::Source => Some(source),
             Field::Label => attribute("labels"),
+            Field::Type => attribute("issue_type"),
             Field::Version => attribute("version").or_else(|| column("artifact_id")),
             Field::Pipeline | Field::Service | Field::Environment | Field::Title => {
                 column(field.as_str()).or_else(|| attribute(field.as_str()))
@@ -152,6 +158,14 @@ impl<'a> Facts<'a> {
             Field::Branch | Field::Severity | Field::Status => column(field.as_str()),
         });
         Self { subject, values, tier: attribute("environment_tier"), is_rollback: false }
+    }
+
+    /// Of an event.
+    #[must_use]
+    pub fn of(event: &'a Event<'_>) -> Self {
+        let attribute = |name: &str| event.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+        let is_rollback = matches!(event.get("is_rollback"), Value::Bool(true));
+        Self::new(event.subject, &event.source, |name| event.get(name).as_text(), attribute).with_rollback(is_rollback)
     }
 
     /// The same, of which the source says whether an earlier version was put back.
@@ -380,14 +394,24 @@ impl Settings {
         }
     }
 
-    /// Whether it is an incident: rows of `incidents` are unless a rule says otherwise, anything else only where a rule says so.
+    /// Whether it is an incident: what the source tells as one is unless a rule says otherwise, an issue and anything else only where
+    /// a rule says so.
     #[must_use]
     pub fn is_incident<'a>(&'a self, facts: &Facts<'a>) -> Answer<'a, bool> {
         match first(&self.incidents, facts) {
             Some(found) => Answer::of(found.rule.counts, Because::Rule(found)),
-            None if facts.subject == Subject::Incident => Answer::of(true, Because::Told("the source tells it as an incident")),
+            None if facts.subject == Subject::Incident && facts.get(Field::Type).is_none() => {
+                Answer::of(true, Because::Told("the source tells it as an incident"))
+            }
             None => Answer::of(false, Because::Default("only incidents count, and what a rule names")),
         }
+    }
+
+    /// Whether an event says anything: connectors tell every issue as an incident, and it is one only where a rule says so.
+    #[must_use]
+    pub fn takes(&self, event: &Event<'_>) -> bool {
+        let is_issue = event.subject == Subject::Incident && event.attributes.iter().any(|(name, _)| name == "issue_type");
+        !is_issue || self.is_incident(&Facts::of(event)).value
     }
 
     /// Whether a change that was merged into this branch goes to users.

@@ -255,7 +255,7 @@ pub(crate) fn decoder(config: &Config) -> Result<Decoder> {
         mappings.push((topic.clone(), Mapping::parse(&text).map_err(|problems| all(file, &problems))?));
     }
     let normalisers = platforms().iter().map(|platform| Arc::new(**platform) as Arc<dyn Normaliser>);
-    Ok(Decoder::new(normalisers.collect(), mappings))
+    Ok(Decoder::new(normalisers.collect(), mappings).with_rules(config.delivery.clone()))
 }
 
 /// Every problem of a file in one error.

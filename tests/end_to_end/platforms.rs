@@ -1,5 +1,7 @@
 //! Platforms beside GitHub: proven, rid of secrets, read.
 
+mod delivered;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};

@@ -1,14 +1,15 @@
 //! DevLake's deployments and issues.
 //!
 //! # Source
-//! Apache DevLake, `plugins/webhook`. A deployment with several commits is one deployment; without a `result` it succeeded. An issue is
-//! an incident when its type says so, or when it has none.
+//! Apache DevLake, `plugins/webhook`. A deployment names a commit of each repository that it deploys; without a `result` it succeeded.
+//! An issue without a type is an incident; of one with a type the rules decide. That an issue was closed is told with its status `DONE`:
+//! a post to `…/issue/KEY/close` says neither when nor of which tracker it is.
 
 use kiro_schemas::{Event, Outcome, Subject, Transition};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::reading::{Text, When, list, note, note_all, origin, set, set_end, set_time};
+use crate::reading::{Text, When, is_named, issue_type, list, note, origin, set, set_end, set_time};
 
 /// The source of what names no address.
 const SOURCE: &str = "urn:devlake";
@@ -67,36 +68,45 @@ pub(super) fn body(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     if issue_key.is_some() { issue(payload) } else { deployment(payload) }
 }
 
+/// One deployment of each repository: their commits are heads of different histories. They have one id, and differ in their source.
 fn deployment(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
-    let told: DeploymentBody<'_> = serde_json::from_slice(payload)?;
+    let mut told: DeploymentBody<'_> = serde_json::from_slice(payload)?;
+    let commits = std::mem::take(&mut told.deployment_commits);
+    let mut events: Vec<Event<'_>> = Vec::new();
+    for commit in commits.into_iter().map(Some).chain([None]) {
+        let source = commit.as_ref().map_or(SOURCE, |commit| commit.repo_url.0.trim_end_matches('/').trim_end_matches(".git")).to_owned();
+        let is_told = if commit.is_some() { events.iter().any(|said| said.source == source) } else { !events.is_empty() };
+        if !is_told {
+            events.push(deployed(&told, source, commit));
+        }
+    }
+    Ok(events)
+}
+
+fn deployed<'a>(told: &DeploymentBody<'a>, source: String, commit: Option<Deployed<'a>>) -> Event<'a> {
     let (started, finished) = (told.started_date.0, told.finished_date.0);
-    let result = told.result.filter(|result| !result.0.is_empty()).unwrap_or(Text("SUCCESS".into()));
-    let first = told.deployment_commits.first();
-    let source = first.map(|commit| commit.repo_url.0.trim_end_matches('/').trim_end_matches(".git").to_owned());
-    let service = source.as_deref().and_then(|source| source.rsplit_once('/')).map(|(_, name)| name.to_owned());
-    let mut said = Event::new(Subject::Deployment, Transition::Finished, source.unwrap_or_else(|| SOURCE.to_owned()), told.id.0, finished);
+    let result = told.result.clone().filter(is_named).unwrap_or(Text("SUCCESS".into()));
+    let service = commit.as_ref().and_then(|_| source.rsplit_once('/')).map(|(_, name)| Text(name.to_owned().into()));
+    let mut said = Event::new(Subject::Deployment, Transition::Finished, source, told.id.0.clone(), finished);
     set_time(&mut said, "queued_at", told.created_date.map(|time| time.0));
     set_time(&mut said, "started_at", Some(started));
     set_end(&mut said, Outcome::of_provider(&result.0), Some(started), Some(finished));
-    set(&mut said, "service", service.map(|name| Text(name.into())));
-    set(&mut said, "commit_sha", first.map(|commit| commit.commit_sha.clone()));
-    set(&mut said, "branch", first.and_then(|commit| commit.ref_name.clone()));
-    note_all(&mut said, "commits", told.deployment_commits.iter().skip(1).map(|commit| &commit.commit_sha));
+    set(&mut said, "service", service);
+    let (commit_sha, branch) = commit.map_or((None, None), |commit| (Some(commit.commit_sha), commit.ref_name));
+    set(&mut said, "commit_sha", commit_sha);
+    set(&mut said, "branch", branch);
     // DevLake's own word for the tier is in capitals: `PRODUCTION`.
     let tier = told.environment.as_ref().map(|tier| tier.0.to_ascii_lowercase());
-    set(&mut said, "environment", told.original_environment.filter(|name| !name.0.is_empty()).or(told.environment));
+    set(&mut said, "environment", told.original_environment.clone().filter(is_named).or_else(|| told.environment.clone()));
     note(&mut said, "environment_tier", tier);
     set(&mut said, "status", Some(result));
-    set(&mut said, "url", told.url);
-    note(&mut said, "title", told.display_title.or(told.name).map(|title| title.0));
-    Ok(vec![said])
+    set(&mut said, "url", told.url.clone());
+    note(&mut said, "title", told.display_title.clone().or_else(|| told.name.clone()).map(|title| title.0));
+    said
 }
 
 fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let told: IssueBody<'_> = serde_json::from_slice(payload)?;
-    if told.kind.as_ref().is_some_and(|kind| !kind.0.is_empty() && !kind.0.eq_ignore_ascii_case("incident")) {
-        return Ok(Vec::new());
-    }
     let (created, updated) = (told.created_date.0, told.updated_date.unwrap_or(told.created_date).0);
     let (transition, time) = match told.status.as_ref().map(|status| &*status.0) {
         Some("DONE") => (Transition::Resolved, told.resolution_date.map_or(updated, |time| time.0)),
@@ -112,5 +122,8 @@ fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     set(&mut said, "severity", told.severity.filter(|word| !word.0.is_empty()).or(told.priority));
     set(&mut said, "service", told.component);
     set(&mut said, "url", told.url);
+    if let Some(kind) = told.kind.filter(is_named) {
+        issue_type(&mut said, Some(kind));
+    }
     Ok(vec![said])
 }

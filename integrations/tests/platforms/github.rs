@@ -1,6 +1,7 @@
 //! What is told of GitHub alone.
 
 use kiro_integrations::platform;
+use kiro_schemas::delivery::Settings;
 use kiro_schemas::{Event, Subject, Transition};
 
 use crate::payload;
@@ -87,11 +88,14 @@ fn a_status_of_a_commit_has_its_words() {
 }
 
 #[test]
-fn an_issue_is_an_incident_by_its_label() {
-    assert!(normalise("issues", &payload("github", "issues.opened")).is_empty());
+fn an_issue_is_told_with_what_makes_it_an_incident() {
+    let rules = Settings::default();
+    let text = payload("github", "issues.opened");
+    assert!(normalise("issues", &text).iter().all(|event| attribute(event, "issue_type") == Some("issue") && !rules.takes(event)));
     let text = payload("github", "issues.incident-opened.own");
     let told = normalise("issues", &text).remove(0);
     assert_eq!((told.subject, told.transition), (Subject::Incident, Transition::Reported));
+    assert!(rules.takes(&told), "by its label");
     let text = payload("github", "issues.incident-closed.own");
     let closed = normalise("issues", &text).remove(0);
     assert_eq!((closed.transition, closed.get("resolved_at").as_time()), (Transition::Resolved, Some(closed.time)));

@@ -3,6 +3,8 @@
 //! # Source
 //! Environments: OpenTelemetry `deployment.environment.name`, DevLake's `productionPattern`, GitLab's `deployment_tier`. Hotfixes and
 //! rollbacks: Datadog's DORA change-failure rules (label `.*hotfix.*`, branch `recovery/.*`, version `.*_hotfix`, revert pull requests).
+//! Incidents: the four keys' default label "Incident", and `type: incident`, `kind/incident`, `type::incident` that others write;
+//! GitLab's type `incident`, DevLake's `INCIDENT`.
 
 use super::{Bands, Condition, Environment, Field, Pattern, Rule, Settings, Variant};
 use crate::Zone;
@@ -26,7 +28,8 @@ const ROLLBACKS: [(Field, &[&str]); 4] = [
     (Field::Label, &["rollback"]),
     (Field::Title, &["rollback*", "roll back*"]),
 ];
-const INCIDENTS: [(Field, &[&str]); 1] = [(Field::Label, &["incident", "outage"])];
+const INCIDENTS: [(Field, &[&str]); 2] =
+    [(Field::Label, &["incident", "*:incident", "*/incident", "* incident", "outage"]), (Field::Type, &["incident"])];
 /// Two years, and what a comparison with the year before needs.
 pub(super) const KEEP_DAYS: u32 = 800;
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Band, Bands, Environment, Facts, Field, Frequency, Settings};
-use crate::Subject;
+use crate::{Event, Micros, Subject, Transition};
 
 /// Columns and attributes by name; `labels` and `version` are attributes.
 fn facts<'a>(subject: Subject, values: &'a [(&'static str, &'static str)]) -> Facts<'a> {
@@ -122,6 +122,43 @@ fn the_first_rule_that_holds_decides() {
     assert_eq!((settings.variants.len(), settings.bands, settings.keep_days), (2, Bands::Report2021, 400));
 }
 
+/// What a source tells as an incident is one; an issue is one by a rule alone, the defaults or others.
+#[test]
+fn an_issue_is_an_incident_by_a_rule_alone() {
+    let issue = |attributes: &[(&'static str, &'static str)]| {
+        let mut event = Event::new(Subject::Incident, Transition::Reported, "https://ci/acme/shop", "7", Micros(1));
+        event.set_text("title", Some("Checkout is down"));
+        event.set_text("severity", Some("sev1"));
+        event.attributes.extend(attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        event
+    };
+    let defaults = Settings::default();
+    for label in ["incident", "bug,Incident", "type: incident", "kind/incident", "type::Incident", "outage"] {
+        assert!(defaults.takes(&issue(&[("issue_type", "issue"), ("labels", label)])), "{label}");
+    }
+    for label in ["bug", "incidental", "incident-review", "no incidents", "sev1"] {
+        assert!(!defaults.takes(&issue(&[("issue_type", "issue"), ("labels", label)])), "{label}");
+    }
+    assert!(defaults.takes(&issue(&[])), "the source tells it as an incident");
+    assert!(defaults.takes(&issue(&[("issue_type", "Incident")])) && !defaults.takes(&issue(&[("issue_type", "issue")])));
+    for rule in [json!({"label": "sev1"}), json!({"title": "*is down*"}), json!({"type": "bug", "severity": "sev1"})] {
+        let settings = Settings::read(&json!({ "incidents": [rule] })).expect("a section");
+        let told = issue(&[("issue_type", "bug"), ("labels", "ui,sev1")]);
+        assert!(settings.takes(&told), "{rule}");
+        let reasons = settings.explain(&Facts::of(&told));
+        assert!(reasons.iter().any(|reason| reason.question == "incident" && reason.because.starts_with("delivery.incidents[0]")));
+        assert!(
+            !settings.takes(&issue(&[("issue_type", "issue"), ("labels", "incident")])) || rule == json!({"title": "*is down*"}),
+            "{rule}"
+        );
+    }
+    let none = Settings::read(&json!({"incidents": [{"label": "question", "counts": false}, {"title": "*"}]})).expect("a section");
+    assert!(!none.takes(&issue(&[("issue_type", "issue"), ("labels", "question")])));
+    let mut other = issue(&[("issue_type", "issue")]);
+    other.subject = Subject::Change;
+    assert!(defaults.takes(&other), "of other events nothing is asked");
+}
+
 #[test]
 fn all_problems_are_told_at_once() {
     let problems = Settings::read(&json!({
@@ -196,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn fields_stand_in_their_order(at in 0_usize..10) {
+    fn fields_stand_in_their_order(at in 0_usize..11) {
         prop_assert_eq!(Field::ALL[at] as usize, at);
     }
 }

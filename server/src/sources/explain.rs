@@ -5,7 +5,7 @@ use kiro_ingest::decode::http::split;
 use kiro_ports::{ExplainRequest, Headers, PortError, Principal, SqlRequest};
 use kiro_schemas::delivery::{Facts, Settings};
 use kiro_schemas::subject::{Role, spec};
-use kiro_schemas::{Event, FaultKind, Subject, Value as Field};
+use kiro_schemas::{FaultKind, Subject};
 use serde_json::{Map, Value, json};
 
 use super::desk::{SourceDesk, refused};
@@ -64,19 +64,13 @@ fn told(desk: &SourceDesk, request: &ExplainRequest, payload: &str) -> Result<Ve
     };
     let mut told = Vec::new();
     for (headers, bytes) in records.iter().take(MOST) {
-        let events = desk.raw.decoder.decode(&desk.raw.topic, headers, bytes).map_err(|error| invalid(error.to_string()))?;
+        let events = desk.raw.decoder.told(&desk.raw.topic, headers, bytes).map_err(|error| invalid(error.to_string()))?;
         let asked = events.iter().filter(|event| SUBJECTS.contains(&event.subject));
         told.extend(asked.map(|event| {
-            entry(desk.settings(), &of_event(event), &event.subject_id, Some(event.attempt), Some(event.transition.as_str()))
+            entry(desk.settings(), &Facts::of(event), &event.subject_id, Some(event.attempt), Some(event.transition.as_str()))
         }));
     }
     Ok(told)
-}
-
-fn of_event<'e>(event: &'e Event<'_>) -> Facts<'e> {
-    let attribute = |name: &str| event.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
-    let is_rollback = matches!(event.get("is_rollback"), Field::Bool(true));
-    Facts::new(event.subject, &event.source, |name| event.get(name).as_text(), attribute).with_rollback(is_rollback)
 }
 
 /// What is in the lake under an id: of a subject, or of an event.

@@ -1,10 +1,11 @@
-//! Issues that are incidents: those with a label that says so, which GitHub calls `labeled` and Gitea `label_updated`.
+//! Issues. The rules say which of them are incidents, often by a label: a new one is `labeled` at GitHub, `label_updated` at Gitea;
+//! a new type is `typed`.
 
 use kiro_schemas::{Event, Micros, Subject, Transition};
 use serde::Deserialize;
 
 use super::Repository;
-use crate::reading::{Named, Text, is_incident, list, note, note_all, set, set_time, severity};
+use crate::reading::{Named, Text, issue_type, list, note, note_all, set, set_time, severity};
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
@@ -21,6 +22,8 @@ struct Issue<'a> {
     title: Option<Text<'a>>,
     state: Option<Text<'a>>,
     state_reason: Option<Text<'a>>,
+    #[serde(rename = "type")]
+    kind: Option<Named<'a>>,
     html_url: Option<Text<'a>>,
     #[serde(default, deserialize_with = "list")]
     labels: Vec<Named<'a>>,
@@ -32,11 +35,8 @@ struct Issue<'a> {
 /// An issue may become an incident later, by its label: it was one from its beginning.
 pub(crate) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let IssueEvent { action, repository, issue } = serde_json::from_slice(payload)?;
-    if !is_incident(issue.labels.iter().filter_map(|label| label.name.as_ref())) {
-        return Ok(Vec::new());
-    }
     let (transition, time) = match &*action.0 {
-        "opened" | "labeled" | "label_updated" => (Transition::Reported, issue.created_at),
+        "opened" | "labeled" | "label_updated" | "typed" => (Transition::Reported, issue.created_at),
         "closed" => (Transition::Resolved, issue.closed_at.unwrap_or(issue.updated_at)),
         _ => (Transition::Updated, issue.updated_at),
     };
@@ -50,6 +50,7 @@ pub(crate) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     set(&mut said, "status", issue.state);
     set(&mut said, "url", issue.html_url);
     note(&mut said, "resolution", issue.state_reason.map(|reason| reason.0));
+    issue_type(&mut said, issue.kind.and_then(|kind| kind.name));
     note_all(&mut said, "labels", issue.labels.iter().filter_map(|label| label.name.as_ref()));
     set(&mut said, "severity", severity(issue.labels.into_iter().filter_map(|label| label.name)));
     Ok(vec![said])

@@ -1,10 +1,10 @@
-//! Issues that are incidents: those of GitLab's own type `Incident`, and those with a label that says so.
+//! Issues. The rules say which of them are incidents, often by GitLab's own type `Incident` or a label.
 
 use kiro_schemas::{Event, Subject, Transition};
 use serde::Deserialize;
 
 use super::{Label, Project};
-use crate::reading::{Text, When, is_incident, list, note_all, set, set_time, severity};
+use crate::reading::{Text, When, issue_type, list, note_all, set, set_time, severity};
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
@@ -34,10 +34,6 @@ struct Issue<'a> {
 
 pub(in crate::gitlab) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'_>>> {
     let IssueEvent { project, object_attributes: issue, labels } = serde_json::from_slice(payload)?;
-    let is_own_type = issue.kind.as_ref().is_some_and(|kind| kind.0.eq_ignore_ascii_case("incident"));
-    if !is_own_type && !is_incident(labels.iter().filter_map(|label| label.title.as_ref())) {
-        return Ok(Vec::new());
-    }
     let changed = issue.updated_at.unwrap_or(issue.created_at).0;
     let (transition, time) = match issue.action.as_ref().map(|action| &*action.0) {
         Some("open") => (Transition::Reported, issue.created_at.0),
@@ -52,6 +48,7 @@ pub(in crate::gitlab) fn issue(payload: &[u8]) -> serde_json::Result<Vec<Event<'
     set(&mut said, "title", issue.title.filter(|_| issue.confidential != Some(true)));
     set(&mut said, "status", issue.state);
     set(&mut said, "url", issue.url);
+    issue_type(&mut said, issue.kind);
     note_all(&mut said, "labels", labels.iter().filter_map(|label| label.title.as_ref()));
     let told = issue.severity.filter(|word| !word.0.eq_ignore_ascii_case("unknown"));
     set(&mut said, "severity", told.or_else(|| severity(labels.into_iter().filter_map(|label| label.title))));
