@@ -12,6 +12,8 @@
 #   memory      a backlog and a slow store                                  2 GiB, then 120 minutes
 #   simulation  simulated worlds                                            50,000 seeds
 #   store       commits to a store that fails in every way                  50,000
+#   upkeep      writers, keepers and readers of old versions                for 60 minutes
+#   backfill    a year of history beside what happens now                   1 million runs
 #   fuzz        every parser                                                30 minutes each
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,12 +34,14 @@ run() {
     outage) SOAK_MINUTES=${SOAK_MINUTES:-60} tests outage:: --test end_to_end ;;
     simulation) SOAK_COUNT=${SOAK_COUNT:-50000} tests whatever_dies --lib ;;
     store) SOAK_COUNT=${SOAK_COUNT:-50000} tests hundreds_of_commits --lib ;;
+    upkeep) KIRO_UPKEEP_SECONDS=$((${SOAK_MINUTES:-60} * 60)) tests writers_keepers --lib ;;
+    backfill) BACKFILL_RUNS=${SOAK_COUNT:-1000000} tests backfill:: --test end_to_end ;;
     fuzz) FUZZ_SECONDS=${FUZZ_SECONDS:-1800} fuzz/run.sh ;;
     *) echo "soak.sh: there is no long run $1" >&2; exit 2 ;;
   esac
 }
 
-[ $# -gt 0 ] || set -- kills embedded outage members topology power disk poison memory simulation store fuzz
+[ $# -gt 0 ] || set -- kills embedded outage members topology power disk poison memory simulation store upkeep backfill fuzz
 failed=()
 for what in "$@"; do
   echo "== $what"
