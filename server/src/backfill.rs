@@ -277,7 +277,8 @@ impl Backfiller {
     }
 
     async fn run(&self, errand: &Errand, api: Api, mut kept: Kept) -> Result<(), PortError> {
-        let mut walk = Walk::new(errand.platform, api, kept.course).map_err(PortError::of)?;
+        let walk = Walk::new(errand.platform, api, kept.course).map_err(PortError::of)?;
+        let mut walk = walk.with_rules(self.base.config.delivery.clone());
         let mut last = Instant::now();
         // What the tables lack is told when they have been read as far as they go.
         while !self.engine.status().is_ready {

@@ -30,7 +30,7 @@ struct Side {
     root: &'static str,
     forge: Forge,
     hooks: Vec<github_world::Hook>,
-    /// Adds a run of this id to the world.
+    /// Adds a run of this id to the world, and what is not missed.
     more: fn(&mut World),
     run: &'static str,
 }
@@ -42,6 +42,15 @@ fn github() -> Side {
         let row = github_world::rows(world, "actions/runs").pop().unwrap_or_default();
         if let Some(Thing::List(runs, _)) = world.get_mut("/repos/acme/shop/actions/runs") {
             runs.push(github_world::run(&row, 7_777, 1, 12, 11));
+        }
+        // An issue that no rule makes an incident is not missed.
+        let issue = github_world::rows(world, "issues").pop().unwrap_or_default();
+        if let Some(Thing::List(issues, _)) = world.get_mut("/repos/acme/shop/issues") {
+            let told = json!({
+                "id": 7_777, "number": 7_777, "labels": [], "created_at": github_world::ago(12), "updated_at": github_world::ago(11),
+                "closed_at": github_world::ago(11),
+            });
+            issues.push(github_world::with(&issue, told));
         }
     };
     let (repository, root) = (github_world::REPOSITORY, "/repos/acme/shop");

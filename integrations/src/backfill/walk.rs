@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use kiro_schemas::delivery::Settings;
 use kiro_schemas::{Event, Micros};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -201,6 +202,7 @@ pub struct Walk {
     platform: &'static Platform,
     backfill: &'static Backfill,
     api: Api,
+    rules: Option<Settings>,
     /// Where it stands.
     pub course: Course,
 }
@@ -211,7 +213,13 @@ impl Walk {
     /// # Errors
     /// [`Error::NoHistory`].
     pub fn new(platform: &'static Platform, api: Api, course: Course) -> Result<Self> {
-        Ok(Self { platform, backfill: of(platform)?, api, course })
+        Ok(Self { platform, backfill: of(platform)?, api, rules: None, course })
+    }
+
+    /// The same without the issues that no rule makes incidents: nobody keeps them, so that they would be missed each time.
+    #[must_use]
+    pub fn with_rules(self, rules: Settings) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// Asks the next question and tells what the answer says; `None` at the end. When this fails, or what it told is lost before
@@ -327,7 +335,7 @@ impl Walk {
     /// Reads what a webhook would have told. A row that cannot be read is noted, and the others are read.
     fn read(&mut self, told: &Told, events: &mut Vec<Event<'static>>) {
         match told.events(self.platform) {
-            Ok(found) => events.extend(found),
+            Ok(found) => events.extend(found.into_iter().filter(|event| self.rules.as_ref().is_none_or(|rules| rules.takes(event)))),
             Err(error) => self.course.note(error.reason),
         }
     }

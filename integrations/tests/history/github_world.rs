@@ -20,7 +20,7 @@ fn example(path: &str) -> Value {
     description["paths"][path]["example"].clone()
 }
 
-fn with(row: &Value, more: Value) -> Value {
+pub(crate) fn with(row: &Value, more: Value) -> Value {
     let mut row = row.clone();
     let Value::Object(more) = more else { return row };
     for (name, value) in more {
